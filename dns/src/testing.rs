@@ -1,0 +1,55 @@
+//! Packets, edges and views for this crate's tests, built from as little as a test wants to say.
+
+use wire::{LiveEdge, RegionName};
+
+/// A query with RD set and the identifier 0x1234.
+pub(crate) fn question(name: &str, kind: u16) -> Vec<u8> {
+    let mut packet = vec![0x12, 0x34, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.').filter(|label| !label.is_empty()) {
+        packet.push(u8::try_from(label.len()).unwrap());
+        packet.extend(label.bytes());
+    }
+    packet.push(0);
+    packet.extend(kind.to_be_bytes());
+    packet.extend([0, 1]);
+    packet
+}
+
+/// Adds an OPT record at the end.
+pub(crate) fn with_opt(mut packet: Vec<u8>, payload: u16, version: u8, flags: u16, options: &[u8]) -> Vec<u8> {
+    packet[11] += 1;
+    packet.extend([0, 0, 41]);
+    packet.extend(payload.to_be_bytes());
+    packet.extend([0, version]);
+    packet.extend(flags.to_be_bytes());
+    packet.extend(u16::try_from(options.len()).unwrap().to_be_bytes());
+    packet.extend(options);
+    packet
+}
+
+/// One EDNS option.
+pub(crate) fn option(code: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(value.len()).unwrap();
+    [&code.to_be_bytes()[..], &length.to_be_bytes(), value].concat()
+}
+
+/// A client-subnet option, however wrong.
+pub(crate) fn subnet_option(family: u16, source: u8, scope: u8, address: &[u8]) -> Vec<u8> {
+    let head = [&family.to_be_bytes()[..], &[source, scope]].concat();
+    option(8, &[&head[..], address].concat())
+}
+
+pub(crate) fn region(name: &str) -> RegionName {
+    serde_json::from_value(name.into()).unwrap()
+}
+
+/// A live edge with no load; `addresses` are parted by spaces.
+pub(crate) fn edge(name: &str, region_name: &str, addresses: &str) -> LiveEdge {
+    LiveEdge {
+        edge: serde_json::from_value(name.into()).unwrap(),
+        region: region(region_name),
+        answers: addresses.split_whitespace().map(|address| address.parse().unwrap()).collect(),
+        draining: false,
+        load: 0.0,
+    }
+}

@@ -1,0 +1,34 @@
+//! What Atoll's nodes say to each other: every noun that crosses from one room to another, checked
+//! once where it is born and trusted after. No I/O, no runtime, no opinions about who sends what.
+
+mod api;
+mod digest;
+mod event;
+mod host;
+mod manifest;
+mod name;
+mod position;
+mod purge;
+mod scope;
+mod state;
+mod target;
+mod time;
+mod token;
+
+pub use api::{
+    Ack, AckAnswer, AliasAnswer, AliasMove, ApplyAnswer, CommitAnswer, Draining, FeedLine, FollowerReceipt, FollowerState, FollowerStatus,
+    LEASE_NONE, LiveEdge, PROTOCOL, Problem, PublishStarted, PurgeRequest, Receipt, ReceiptState, Refused, Role, SiteStatus, Status,
+    TokenInfo, TokenIssued, TokenRequest, VersionList, VersionRow, Wait,
+};
+pub use digest::{BadDigest, Digest, Hasher};
+pub use event::{Class, Event, Fact};
+pub use host::{BadHost, Host, HostPattern};
+pub use manifest::{BadManifest, FileEntry, FilePath, MAX_FILES, Manifest};
+pub use name::{Alias, BadName, NodeName, Owner, RegionName, RouteName, SiteName, Tag, UpstreamName};
+pub use position::{BadPosition, Chain, Epoch, Position};
+pub use purge::{Matched, PurgeTable, Slots, Subject};
+pub use scope::{BadScope, Mode, PrefixScope, Scope, UrlScope};
+pub use state::{AliasState, ConfigVersion, Control, KEPT_FOR, SiteState, State, StoredToken, VersionState};
+pub use target::{BadTarget, Target};
+pub use time::Timestamp;
+pub use token::{BadGrant, Grant, Secret};

@@ -1,0 +1,376 @@
+//! The purge table: what was purged up to which seq, in a fixed amount of memory.
+//!
+//! Two arrays hold the highest seq of a hard and of a soft purge per slot; a keyed hash of the scope
+//! picks the slot. Two scopes that share a slot cost an extra miss, never a stale answer. Nothing is
+//! scanned and nothing is evicted. Prefixes, which no hash can match, are a short list; beyond its
+//! bound a prefix is widened to its host.
+
+use std::hash::Hasher as _;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
+
+use crate::{Host, Mode, Owner, Scope, Tag, Target};
+
+/// Slots in each array: two arrays of 64 Ki seqs are one MiB.
+const SLOTS: usize = 1 << 16;
+
+/// Prefix purges that are remembered as such.
+const MAX_PREFIXES: usize = 256;
+
+/// What an entry can be purged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Whose site or route it came through.
+    pub owner: &'a Owner,
+    /// The host of its URL.
+    pub host: &'a Host,
+    /// Path and query as they were sent.
+    pub sent: &'a Target,
+    /// Path and query after the route's key policy, where that differs.
+    pub keyed: Option<&'a Target>,
+    /// Its surrogate keys.
+    pub tags: &'a [Tag],
+}
+
+/// The slots of one entry, computed once when it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slots(Box<[u32]>);
+
+/// Which purge an entry meets, and at which seq.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matched {
+    /// No purge since the entry was filled.
+    Nothing,
+    /// A soft purge: the entry is stale.
+    Soft(u64),
+    /// A hard purge: the entry is gone.
+    Hard(u64),
+}
+
+/// The highest purge seq per slot, for hard and for soft purges, and the recent prefixes.
+#[derive(Debug)]
+pub struct PurgeTable {
+    key: [u8; 16],
+    hard: Box<[AtomicU64]>,
+    soft: Box<[AtomicU64]>,
+    newest: AtomicU64,
+    prefix_count: AtomicUsize,
+    prefixes: RwLock<Vec<PrefixPurge>>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct PrefixPurge {
+    host: Host,
+    path: Target,
+    hard: u64,
+    soft: u64,
+}
+
+/// The slot kinds, so that a tag never meets a host of the same letters on purpose.
+#[derive(Clone, Copy)]
+enum Kind {
+    Everything,
+    Owner,
+    Host,
+    Url,
+    Tag,
+}
+
+impl PurgeTable {
+    /// Returns an empty table whose slots are chosen with `key`.
+    #[must_use]
+    pub fn new(key: [u8; 16]) -> Self {
+        let empty = || (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            key,
+            hard: empty(),
+            soft: empty(),
+            newest: AtomicU64::new(0),
+            prefix_count: AtomicUsize::new(0),
+            prefixes: RwLock::default(),
+        }
+    }
+
+    fn slot(&self, kind: Kind, parts: &[&[u8]]) -> u32 {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write_u8(kind as u8);
+        for part in parts {
+            hasher.write_usize(part.len());
+            hasher.write(part);
+        }
+        u32::try_from(hasher.finish() % SLOTS as u64).unwrap_or(0)
+    }
+
+    /// Returns the slots that purge `subject`; they hold for this table and any with the same key.
+    #[must_use]
+    pub fn slots(&self, subject: &Subject<'_>) -> Slots {
+        let owner = subject.owner.as_str().as_bytes();
+        let host = subject.host.as_str().as_bytes();
+        let mut slots = vec![
+            self.slot(Kind::Everything, &[]),
+            self.slot(Kind::Owner, &[owner]),
+            self.slot(Kind::Host, &[host]),
+            self.slot(Kind::Url, &[host, subject.sent.as_str().as_bytes()]),
+        ];
+        slots.extend(subject.keyed.map(|target| self.slot(Kind::Url, &[host, target.as_str().as_bytes()])));
+        slots.extend(subject.tags.iter().map(|tag| self.slot(Kind::Tag, &[owner, tag.as_str().as_bytes()])));
+        slots.sort_unstable();
+        slots.dedup();
+        Slots(slots.into_boxed_slice())
+    }
+
+    /// Takes in one purge. The seqs of successive calls rise.
+    pub fn apply(&self, seq: u64, owner: &Owner, mode: Mode, scopes: &[Scope]) {
+        for scope in scopes {
+            self.apply_scope(seq, owner, mode, scope);
+        }
+        // Last, so that whoever sees the new seq here sees what it changed.
+        self.newest.fetch_max(seq, Ordering::Release);
+    }
+
+    fn apply_scope(&self, seq: u64, owner: &Owner, mode: Mode, scope: &Scope) {
+        let owner = owner.as_str().as_bytes();
+        let slot = match scope {
+            Scope::Unknown(_) => self.slot(Kind::Everything, &[]),
+            Scope::All => self.slot(Kind::Owner, &[owner]),
+            Scope::Tag(tag) => self.slot(Kind::Tag, &[owner, tag.as_str().as_bytes()]),
+            Scope::Url(url) => self.slot(Kind::Url, &[url.host.as_str().as_bytes(), url.target.as_str().as_bytes()]),
+            Scope::Host(host) => self.slot(Kind::Host, &[host.as_str().as_bytes()]),
+            Scope::Prefix(prefix) if self.remember_prefix(seq, mode, &prefix.host, &prefix.path) => return,
+            Scope::Prefix(prefix) => self.slot(Kind::Host, &[prefix.host.as_str().as_bytes()]),
+        };
+        let array = match mode {
+            Mode::Hard => &self.hard,
+            Mode::Soft => &self.soft,
+        };
+        if let Some(cell) = array.get(slot as usize) {
+            cell.fetch_max(seq, Ordering::Release);
+        }
+    }
+
+    /// Tells whether there was room.
+    fn remember_prefix(&self, seq: u64, mode: Mode, host: &Host, path: &Target) -> bool {
+        let mut prefixes = self.prefixes.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let at = match prefixes.iter().position(|known| &known.host == host && &known.path == path) {
+            Some(at) => at,
+            None if prefixes.len() == MAX_PREFIXES => return false,
+            None => {
+                prefixes.push(PrefixPurge { host: host.clone(), path: path.clone(), hard: 0, soft: 0 });
+                prefixes.len() - 1
+            }
+        };
+        match mode {
+            Mode::Hard => prefixes[at].hard = seq,
+            Mode::Soft => prefixes[at].soft = seq,
+        }
+        self.prefix_count.store(prefixes.len(), Ordering::Release);
+        true
+    }
+
+    /// Returns the seq of the newest purge of all: an entry checked at it needs no other look.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// Decides whether a purge above `filled_at` matches the entry with these slots, host and target.
+    #[must_use]
+    pub fn matched(&self, slots: &Slots, host: &Host, sent: &Target, filled_at: u64) -> Matched {
+        if self.newest() <= filled_at {
+            return Matched::Nothing;
+        }
+        let highest = |array: &[AtomicU64]| {
+            slots.0.iter().filter_map(|&slot| array.get(slot as usize)).map(|cell| cell.load(Ordering::Acquire)).max()
+        };
+        let (prefix_hard, prefix_soft) = self.matched_prefixes(host, sent);
+        let hard = highest(&self.hard).unwrap_or(0).max(prefix_hard);
+        let soft = highest(&self.soft).unwrap_or(0).max(prefix_soft);
+        match (hard > filled_at, soft > filled_at) {
+            (true, _) => Matched::Hard(hard),
+            (false, true) => Matched::Soft(soft),
+            (false, false) => Matched::Nothing,
+        }
+    }
+
+    fn matched_prefixes(&self, host: &Host, sent: &Target) -> (u64, u64) {
+        if self.prefix_count.load(Ordering::Acquire) == 0 {
+            return (0, 0);
+        }
+        let prefixes = self.prefixes.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        prefixes
+            .iter()
+            .filter(|prefix| &prefix.host == host && sent.as_str().starts_with(prefix.path.as_str()))
+            .fold((0, 0), |(hard, soft), prefix| (hard.max(prefix.hard), soft.max(prefix.soft)))
+    }
+}
+
+impl Clone for PurgeTable {
+    fn clone(&self) -> Self {
+        Self::from(Written::from(self))
+    }
+}
+
+/// The table as a snapshot carries it: only the slots that were ever hit.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    key: String,
+    newest: u64,
+    hard: Vec<(u32, u64)>,
+    soft: Vec<(u32, u64)>,
+    prefixes: Vec<PrefixPurge>,
+}
+
+impl From<&PurgeTable> for Written {
+    fn from(table: &PurgeTable) -> Self {
+        let sparse = |array: &[AtomicU64]| {
+            let seqs = (0u32..).zip(array).map(|(slot, cell)| (slot, cell.load(Ordering::Acquire)));
+            seqs.filter(|(_, seq)| *seq > 0).collect()
+        };
+        Self {
+            key: hex::encode(table.key),
+            newest: table.newest(),
+            hard: sparse(&table.hard),
+            soft: sparse(&table.soft),
+            prefixes: table.prefixes.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone(),
+        }
+    }
+}
+
+impl From<Written> for PurgeTable {
+    fn from(written: Written) -> Self {
+        let mut key = [0; 16];
+        // A key that can't be read leaves a table whose slots fit nothing that was stored: misses, never stale answers.
+        let _ = hex::decode_to_slice(&written.key, &mut key);
+        let table = Self::new(key);
+        let fill = |array: &[AtomicU64], seqs: &[(u32, u64)]| {
+            for (slot, seq) in seqs {
+                if let Some(cell) = array.get(*slot as usize) {
+                    cell.store(*seq, Ordering::Release);
+                }
+            }
+        };
+        fill(&table.hard, &written.hard);
+        fill(&table.soft, &written.soft);
+        table.newest.store(written.newest, Ordering::Release);
+        table.prefix_count.store(written.prefixes.len(), Ordering::Release);
+        *table.prefixes.write().unwrap_or_else(std::sync::PoisonError::into_inner) = written.prefixes;
+        table
+    }
+}
+
+impl Serialize for PurgeTable {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Written::from(self).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PurgeTable {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Written::deserialize(deserializer).map(Self::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Page {
+        owner: Owner,
+        host: Host,
+        sent: Target,
+        tags: Vec<Tag>,
+    }
+
+    impl Page {
+        fn new(host: &str, sent: &str, tags: &[&str]) -> Self {
+            Self {
+                owner: Owner::default(),
+                host: host.parse().unwrap(),
+                sent: sent.parse().unwrap(),
+                tags: tags.iter().map(|t| t.parse().unwrap()).collect(),
+            }
+        }
+
+        fn slots(&self, table: &PurgeTable) -> Slots {
+            table.slots(&Subject { owner: &self.owner, host: &self.host, sent: &self.sent, keyed: None, tags: &self.tags })
+        }
+
+        fn matched(&self, table: &PurgeTable, filled_at: u64) -> Matched {
+            table.matched(&self.slots(table), &self.host, &self.sent, filled_at)
+        }
+    }
+
+    fn scope(json: &str) -> Scope {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn each_scope_takes_what_it_names_and_nothing_else() {
+        let page = Page::new("h.example", "/a/b?c", &["red", "blue"]);
+        let cases = [
+            (r#"{"url":"h.example/a/b?c"}"#, true),
+            (r#"{"url":"h.example/a/b"}"#, false),
+            (r#"{"url":"other.example/a/b?c"}"#, false),
+            (r#"{"tag":"blue"}"#, true),
+            (r#"{"tag":"green"}"#, false),
+            (r#"{"prefix":"h.example/a/"}"#, true),
+            (r#"{"prefix":"h.example/b"}"#, false),
+            (r#"{"prefix":"x.example/a/"}"#, false),
+            (r#"{"host":"h.example"}"#, true),
+            (r#"{"host":"example"}"#, false),
+            (r#"{"all":true}"#, true),
+            (r#"{"moon":"full"}"#, true),
+        ];
+        for (json, takes) in cases {
+            let table = PurgeTable::new([3; 16]);
+            table.apply(10, &Owner::default(), Mode::Hard, &[scope(json)]);
+            assert_eq!(page.matched(&table, 9) == Matched::Hard(10), takes, "{json}");
+            assert_eq!(page.matched(&table, 10), Matched::Nothing, "{json}");
+        }
+    }
+
+    #[test]
+    fn tags_and_all_stay_within_their_owner_but_an_unknown_scope_does_not() {
+        let page = Page::new("h", "/", &["red"]);
+        let other: Owner = "other".parse().unwrap();
+        for (json, takes) in [(r#"{"tag":"red"}"#, false), (r#"{"all":true}"#, false), (r#"{"new":1}"#, true)] {
+            let table = PurgeTable::new([0; 16]);
+            table.apply(1, &other, Mode::Hard, &[scope(json)]);
+            assert_eq!(page.matched(&table, 0) != Matched::Nothing, takes, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_soft_purge_after_a_hard_one_does_not_hide_it() {
+        let (table, page) = (PurgeTable::new([0; 16]), Page::new("h", "/", &["t"]));
+        table.apply(5, &Owner::default(), Mode::Hard, &[scope(r#"{"tag":"t"}"#)]);
+        table.apply(6, &Owner::default(), Mode::Soft, &[scope(r#"{"tag":"t"}"#)]);
+        assert_eq!(page.matched(&table, 4), Matched::Hard(5));
+        assert_eq!(page.matched(&table, 5), Matched::Soft(6));
+        assert_eq!(page.matched(&table, 6), Matched::Nothing);
+    }
+
+    #[test]
+    fn prefixes_beyond_the_bound_are_widened_to_their_host() {
+        let (table, page) = (PurgeTable::new([0; 16]), Page::new("h", "/untouched", &[]));
+        for n in 0..MAX_PREFIXES as u64 {
+            table.apply(n + 1, &Owner::default(), Mode::Hard, &[scope(&format!(r#"{{"prefix":"h/p{n}/"}}"#))]);
+        }
+        assert_eq!(page.matched(&table, 0), Matched::Nothing);
+        table.apply(1000, &Owner::default(), Mode::Hard, &[scope(r#"{"prefix":"h/one-more/"}"#)]);
+        assert_eq!(page.matched(&table, 999), Matched::Hard(1000));
+    }
+
+    #[test]
+    fn a_table_survives_its_snapshot() {
+        let (table, page) = (PurgeTable::new([9; 16]), Page::new("h", "/p/q", &["t"]));
+        table.apply(7, &Owner::default(), Mode::Soft, &[scope(r#"{"tag":"t"}"#), scope(r#"{"prefix":"h/p"}"#)]);
+        let back: PurgeTable = serde_json::from_str(&serde_json::to_string(&table).unwrap()).unwrap();
+        assert_eq!(page.matched(&back, 6), Matched::Soft(7));
+        assert_eq!(back.newest(), 7);
+        assert_eq!(page.slots(&back), page.slots(&table));
+    }
+}
