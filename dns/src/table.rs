@@ -60,7 +60,7 @@ pub(crate) enum Embedding {
 }
 
 impl Embedding {
-    const ALL: [(Self, &str); 3] = [
+    const ALL: [(Self, &'static str); 3] = [
         (Self::Mapped, "::ffff:0:0/96"),
         (Self::SixToFour, "2002::/16"),
         (Self::Teredo, "2001::/32"),
@@ -222,7 +222,7 @@ mod tests {
             ("64.0.0.1", None, 3),
             ("2a00:1::", Some("fra"), 16),
             ("2a01::", None, 16),
-            ("4000::", None, 3),
+            ("4000::", None, 4),
         ];
         for (address, name, scope) in cases {
             let cell = table.find(address.parse().unwrap());

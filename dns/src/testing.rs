@@ -1,6 +1,11 @@
 //! Packets, edges and views for this crate's tests, built from as little as a test wants to say.
 
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use config::{Record, RecordKind, Zone};
 use wire::{LiveEdge, RegionName};
+
+use crate::rank::Centre;
 
 /// A query with RD set and the identifier 0x1234.
 pub(crate) fn question(name: &str, kind: u16) -> Vec<u8> {
@@ -40,16 +45,49 @@ pub(crate) fn subnet_option(family: u16, source: u8, scope: u8, address: &[u8]) 
 }
 
 pub(crate) fn region(name: &str) -> RegionName {
-    serde_json::from_value(name.into()).unwrap()
+    name.parse().unwrap()
 }
 
 /// A live edge with no load; `addresses` are parted by spaces.
 pub(crate) fn edge(name: &str, region_name: &str, addresses: &str) -> LiveEdge {
     LiveEdge {
-        edge: serde_json::from_value(name.into()).unwrap(),
+        edge: name.parse().unwrap(),
         region: region(region_name),
         answers: addresses.split_whitespace().map(|address| address.parse().unwrap()).collect(),
         draining: false,
         load: 0.0,
+    }
+}
+
+/// Frankfurt, Washington and Singapore.
+pub(crate) fn centres() -> Vec<Centre> {
+    [("fra", 50.11, 8.68), ("iad", 38.95, -77.45), ("sin", 1.35, 103.99)]
+        .map(|(name, latitude, longitude)| Centre { name: region(name), latitude, longitude })
+        .to_vec()
+}
+
+pub(crate) fn record(name: &str, kind: RecordKind) -> Record {
+    Record {
+        name: name.to_owned(),
+        kind,
+        ttl: Duration::from_secs(60),
+    }
+}
+
+/// example.test, steered at its apex and at www, with aliases to here and elsewhere.
+pub(crate) fn written_zone() -> Zone {
+    Zone {
+        name: "example.test".to_owned(),
+        nameservers: BTreeMap::from([("ns1.example.test".to_owned(), vec![IpAddr::from([192, 0, 2, 53])])]),
+        ttl: Duration::from_secs(20),
+        steered: vec!["@".to_owned(), "www".to_owned()],
+        records: vec![
+            record("alias", RecordKind::Cname("www.example.test".to_owned())),
+            record("away", RecordKind::Cname("www.other.test".to_owned())),
+            record("gone", RecordKind::Cname("nowhere.example.test".to_owned())),
+            record("loop", RecordKind::Cname("pool.example.test".to_owned())),
+            record("pool", RecordKind::Cname("loop.example.test".to_owned())),
+            record("long", RecordKind::Txt("x".repeat(1_100))),
+        ],
     }
 }

@@ -1,0 +1,156 @@
+//! The sections that belong to single nodes: the origin, each edge, each DNS node.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use wire::{NodeName, RegionName};
+
+use crate::section::Section;
+use crate::{ByteSize, Network, SecretRef};
+
+/// The origin's part of the file.
+#[derive(Clone, Debug)]
+pub struct OriginNode {
+    /// Where the control API listens.
+    pub listen: SocketAddr,
+    /// How followers and the command line reach it, the preferred one first.
+    pub urls: Vec<String>,
+    /// The certificate and key of its listener, where it speaks TLS.
+    pub tls: Option<TlsFiles>,
+    /// The certificates that followers and the command line trust for it.
+    pub ca: Option<SecretRef>,
+    /// What followers show it.
+    pub follow_token: Option<SecretRef>,
+}
+
+/// A certificate chain and its key, both PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The chain, the listener's own certificate first.
+    pub certificate: SecretRef,
+    /// The private key.
+    pub key: SecretRef,
+}
+
+/// One edge's part of the file.
+#[derive(Clone, Debug)]
+pub struct EdgeNode {
+    /// Its name.
+    pub name: NodeName,
+    /// Its region.
+    pub region: RegionName,
+    /// Where it serves.
+    pub listen: Vec<SocketAddr>,
+    /// Where it tells about itself.
+    pub admin: SocketAddr,
+    /// The addresses that DNS gives out for it.
+    pub answers: Vec<IpAddr>,
+    /// How much memory its cache may take (L1).
+    pub memory: ByteSize,
+    /// How much disk its folder may take (L2).
+    pub disk: ByteSize,
+    /// Whose `X-Forwarded-For` and `-Proto` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// One DNS node's part of the file.
+#[derive(Clone, Debug)]
+pub struct DnsNode {
+    /// Its name.
+    pub name: NodeName,
+    /// Where it answers, on UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// Where it tells about itself.
+    pub admin: SocketAddr,
+    /// A MaxMind database that gives clients a place.
+    pub places: Option<PathBuf>,
+}
+
+const ADDRESS: &str = "an address with a port such as \"127.0.0.1:8081\"";
+
+impl OriginNode {
+    pub(crate) fn read(root: &Section<'_>) -> Self {
+        let default_listen = SocketAddr::from(([127, 0, 0, 1], 7070));
+        let Some(section) = root.table("origin") else {
+            return Self {
+                listen: default_listen,
+                urls: vec![format!("http://{default_listen}")],
+                tls: None,
+                ca: None,
+                follow_token: None,
+            };
+        };
+        let listen = section.parsed_or("listen", ADDRESS, default_listen);
+        let tls = section.table("tls").and_then(|tls| {
+            for needed in ["certificate", "key"] {
+                if !tls.has(needed) {
+                    tls.complain(needed, "is missing; expected file:PATH or env:NAME");
+                }
+            }
+            Some(TlsFiles { certificate: tls.secret("certificate")?, key: tls.secret("key")? })
+        });
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let mut urls: Vec<OriginUrl> = section.list("url", "a URL such as \"http://127.0.0.1:7070\"");
+        if urls.is_empty() {
+            urls.push(OriginUrl(format!("{scheme}://{listen}")));
+        }
+        section.engine("journal");
+        section.engine("blobs");
+        let urls = urls.into_iter().map(|url| url.0).collect();
+        Self { listen, urls, tls, ca: section.secret("ca"), follow_token: section.secret("follow_token") }
+    }
+}
+
+/// An origin's base URL, without a slash at its end.
+struct OriginUrl(String);
+
+impl std::str::FromStr for OriginUrl {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")).ok_or(())?;
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        wire::Host::of_authority(authority).map_err(|_| ())?;
+        Ok(Self(text.strip_suffix('/').unwrap_or(text).to_owned()))
+    }
+}
+
+impl EdgeNode {
+    pub(crate) fn read_all(root: &Section<'_>, network: &Network) -> Vec<Self> {
+        root.tables::<NodeName>("edges").iter().filter_map(|(name, section)| Self::read(name, section, network)).collect()
+    }
+
+    fn read(name: &NodeName, section: &Section<'_>, network: &Network) -> Option<Self> {
+        let region = section.required::<RegionName>("region", "the name of a region");
+        if let Some(region) = region.as_ref().filter(|region| !network.regions.contains_key(*region)) {
+            section.complain_unknown("region", region.as_str(), "region", network.regions.keys().map(RegionName::as_str));
+        }
+        let listen = section.required_list("listen", ADDRESS);
+        let admin = section.required("admin", ADDRESS);
+        let answers = section.list("answers", "an IP address");
+        let memory = section.bytes_or("memory", ByteSize(256 << 20));
+        if memory.0 < MEMORY_LEAST {
+            section.complain("memory", format!("expected at least {}", ByteSize(MEMORY_LEAST)));
+        }
+        let disk = section.bytes_or("disk", ByteSize(10 << 30));
+        let trusted_proxies = section.list("trusted_proxies", "a network such as \"10.0.0.0/8\"");
+        Some(Self { name: name.clone(), region: region?, listen, admin: admin?, answers, memory, disk, trusted_proxies })
+    }
+}
+
+/// Below this the purge table and one object would not fit.
+const MEMORY_LEAST: u64 = 8 << 20;
+
+impl DnsNode {
+    pub(crate) fn read_all(root: &Section<'_>) -> Vec<Self> {
+        root.tables::<NodeName>("dns").iter().filter_map(|(name, section)| Self::read(name, section)).collect()
+    }
+
+    fn read(name: &NodeName, section: &Section<'_>) -> Option<Self> {
+        let listen = section.required_list("listen", ADDRESS);
+        let admin = section.required("admin", ADDRESS);
+        let places = section.file_path("places");
+        Some(Self { name: name.clone(), listen, admin: admin?, places })
+    }
+}

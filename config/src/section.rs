@@ -1,0 +1,361 @@
+//! Reads one table of the tree key by key: every getter says what it expects, so that what was never
+//! asked for is an unknown key, and what was asked for is what `config show` prints.
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::tree::{Spot, Table, Value};
+use crate::{ByteSize, Complaint, Complaints, SecretRef, Source, Tree};
+
+/// One line of `atoll config show`.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The key with its sections.
+    pub key: String,
+    /// The value, secrets masked.
+    pub value: String,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// A value as a complaint repeats it: a table would hide what is wrong with one line of it.
+fn brief(value: &Value) -> Option<String> {
+    let has_table = |items: &[Spot]| items.iter().any(|item| matches!(item.value, Value::Table(_)));
+    match value {
+        Value::Table(_) => None,
+        Value::List(items) if has_table(items) => None,
+        value => Some(value.to_string()),
+    }
+}
+
+/// What a whole reading found.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    complaints: RefCell<Vec<Complaint>>,
+    shown: RefCell<Vec<Shown>>,
+}
+
+impl Report {
+    pub(crate) fn complain(&self, complaint: Complaint) {
+        self.complaints.borrow_mut().push(complaint);
+    }
+
+    pub(crate) fn finish(self) -> Result<Vec<Shown>, Complaints> {
+        let mut complaints = self.complaints.into_inner();
+        complaints.sort_by_key(Complaint::line);
+        if complaints.is_empty() { Ok(self.shown.into_inner()) } else { Err(Complaints::new(complaints)) }
+    }
+}
+
+/// One table that is being read. Dropping it complains about the keys that nobody asked for.
+pub(crate) struct Section<'a> {
+    table: &'a Table,
+    path: String,
+    source: Source,
+    folder: &'a Path,
+    asked: RefCell<Vec<&'static str>>,
+    /// Whether names of keys are free, as in `[regions]`.
+    free: RefCell<bool>,
+    report: &'a Report,
+}
+
+impl<'a> Section<'a> {
+    pub(crate) fn root(tree: &'a Tree, report: &'a Report) -> Self {
+        Self::over(&tree.root, String::new(), Source::Default, &tree.folder, report)
+    }
+
+    fn over(table: &'a Table, path: String, source: Source, folder: &'a Path, report: &'a Report) -> Self {
+        Self { table, path, source, folder, asked: RefCell::default(), free: RefCell::new(false), report }
+    }
+
+    pub(crate) fn key(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    fn ask(&self, name: &'static str) -> Option<&'a Spot> {
+        self.asked.borrow_mut().push(name);
+        self.table.get(name)
+    }
+
+    fn show(&self, name: &str, value: String, source: Source) {
+        self.report.shown.borrow_mut().push(Shown { key: self.key(name), value, source });
+    }
+
+    /// Complains about the value of `name`.
+    pub(crate) fn complain(&self, name: &str, expected: impl Into<String>) {
+        let spot = self.table.get(name);
+        let source = spot.map_or_else(|| self.source.clone(), |spot| spot.source.clone());
+        let value = spot.and_then(|spot| brief(&spot.value));
+        self.report.complain(Complaint::new(source, &self.key(name), value, expected));
+    }
+
+    /// Complains about a name that should be one of `known`.
+    pub(crate) fn complain_unknown<'n>(&self, name: &str, given: &str, what: &str, known: impl IntoIterator<Item = &'n str>) {
+        let source = self.table.get(name).map_or_else(|| self.source.clone(), |spot| spot.source.clone());
+        let complaint = Complaint::new(source, &self.key(name), Some(format!("{given:?}")), format!("there is no such {what}"));
+        self.report.complain(complaint.with_nearest(given, known));
+    }
+
+    fn one<T>(&self, name: &'static str, expected: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+        let spot = self.ask(name)?;
+        let value = read(&spot.value);
+        match value {
+            Some(_) => self.show(name, spot.value.to_string(), spot.source.clone()),
+            None => self.complain(name, format!("expected {expected}")),
+        }
+        value
+    }
+
+    fn or_default<T>(&self, name: &'static str, value: Option<T>, default: T, shown: String) -> T {
+        value.unwrap_or_else(|| {
+            if !self.table.contains_key(name) {
+                self.show(name, shown, Source::Default);
+            }
+            default
+        })
+    }
+
+    /// A text that must parse.
+    pub(crate) fn parsed<T: FromStr>(&self, name: &'static str, expected: &str) -> Option<T> {
+        self.one(name, expected, |value| match value {
+            Value::Text(text) => text.parse().ok(),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn parsed_or<T: FromStr + Display>(&self, name: &'static str, expected: &str, default: T) -> T {
+        let value = self.parsed(name, expected);
+        let shown = format!("{:?}", default.to_string());
+        self.or_default(name, value, default, shown)
+    }
+
+    /// A text that must parse, and must be there.
+    pub(crate) fn required<T: FromStr>(&self, name: &'static str, expected: &str) -> Option<T> {
+        let value = self.parsed(name, expected);
+        if !self.table.contains_key(name) {
+            self.complain(name, format!("is missing; expected {expected}"));
+        }
+        value
+    }
+
+    pub(crate) fn duration_or(&self, name: &'static str, default: Duration) -> Duration {
+        let value = self.one(name, "a span of time such as \"5s\" or \"250ms\"", |value| match value {
+            Value::Text(text) => humantime::parse_duration(text).ok().filter(|span| !span.is_zero()),
+            _ => None,
+        });
+        self.or_default(name, value, default, format!("\"{}\"", humantime::format_duration(default)))
+    }
+
+    pub(crate) fn bytes_or(&self, name: &'static str, default: ByteSize) -> ByteSize {
+        self.parsed_or(name, "a size such as \"256 MiB\"", default)
+    }
+
+    pub(crate) fn bool_or(&self, name: &'static str, default: bool) -> bool {
+        let value = self.one(name, "true or false", |value| if let Value::Bool(truth) = value { Some(*truth) } else { None });
+        self.or_default(name, value, default, default.to_string())
+    }
+
+    pub(crate) fn count_or(&self, name: &'static str, default: u64) -> u64 {
+        let value = self.one(name, "a whole number above 0", |value| match value {
+            Value::Integer(number) => u64::try_from(*number).ok().filter(|number| *number > 0),
+            _ => None,
+        });
+        self.or_default(name, value, default, default.to_string())
+    }
+
+    /// A number within bounds that must be there.
+    pub(crate) fn required_number(&self, name: &'static str, least: f64, most: f64) -> Option<f64> {
+        let expected = format!("a number from {least} to {most}");
+        let value = self.one(name, &expected, |value| {
+            let number = match value {
+                #[expect(clippy::cast_precision_loss, reason = "degrees are small")]
+                Value::Integer(number) => *number as f64,
+                Value::Float(number) => *number,
+                _ => return None,
+            };
+            (least..=most).contains(&number).then_some(number)
+        });
+        if !self.table.contains_key(name) {
+            self.complain(name, format!("is missing; expected {expected}"));
+        }
+        value
+    }
+
+    /// A text or a list of texts, each of which must parse.
+    pub(crate) fn list<T: FromStr>(&self, name: &'static str, expected: &str) -> Vec<T> {
+        let Some(spot) = self.ask(name) else { return Vec::new() };
+        let alone = std::slice::from_ref(spot);
+        let items = if let Value::List(items) = &spot.value { items.as_slice() } else { alone };
+        let mut read = Vec::new();
+        for item in items {
+            match &item.value {
+                Value::Text(text) if text.parse::<T>().is_ok() => read.extend(text.parse::<T>().ok()),
+                wrong => {
+                    let complaint =
+                        Complaint::new(item.source.clone(), &self.key(name), Some(wrong.to_string()), format!("expected {expected}"));
+                    self.report.complain(complaint);
+                }
+            }
+        }
+        self.show(name, spot.value.to_string(), spot.source.clone());
+        read
+    }
+
+    /// A list that must have at least one item.
+    pub(crate) fn required_list<T: FromStr>(&self, name: &'static str, expected: &str) -> Vec<T> {
+        match self.table.get(name).map(|spot| &spot.value) {
+            None => self.complain(name, format!("is missing; expected {expected}, or a list of them")),
+            Some(Value::List(items)) if items.is_empty() => self.complain(name, "expected at least one"),
+            Some(_) => {}
+        }
+        self.list(name, expected)
+    }
+
+    /// A pointer to a secret; an inline secret is refused without being repeated.
+    pub(crate) fn secret(&self, name: &'static str) -> Option<SecretRef> {
+        let spot = self.ask(name)?;
+        let read = match &spot.value {
+            Value::Text(text) => SecretRef::parse(text, self.folder),
+            _ => None,
+        };
+        match &read {
+            Some(pointer) => self.show(name, format!("\"{pointer:?}\" •••"), spot.source.clone()),
+            None => {
+                let expected = "expected env:NAME or file:PATH; a secret does not stand in the file itself";
+                self.report.complain(Complaint::new(spot.source.clone(), &self.key(name), Some("•••".to_owned()), expected));
+            }
+        }
+        read
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.table.contains_key(name)
+    }
+
+    /// The engine of a store; only the embedded one is there.
+    pub(crate) fn engine(&self, name: &'static str) {
+        let value = self.one(name, "\"embedded\"; shared engines are not supported yet", |value| match value {
+            Value::Text(text) => (text == "embedded").then(|| text.clone()),
+            _ => None,
+        });
+        self.or_default(name, value, String::new(), "\"embedded\"".to_owned());
+    }
+
+    /// A path, relative to the file's folder.
+    pub(crate) fn file_path(&self, name: &'static str) -> Option<PathBuf> {
+        self.parsed::<String>(name, "a path").map(|path| self.folder.join(path))
+    }
+
+    /// A table that may be missing.
+    pub(crate) fn table(&self, name: &'static str) -> Option<Section<'a>> {
+        let spot = self.ask(name)?;
+        match &spot.value {
+            Value::Table(table) => Some(Self::over(table, self.key(name), spot.source.clone(), self.folder, self.report)),
+            _ => {
+                self.complain(name, "expected a table");
+                None
+            }
+        }
+    }
+
+    /// A table whose keys are names, each with a table.
+    pub(crate) fn tables<N: FromStr<Err: Display> + Ord>(&self, name: &'static str) -> Vec<(N, Section<'a>)> {
+        let Some(outer) = self.table(name) else { return Vec::new() };
+        outer.free.replace(true);
+        let mut sections = Vec::new();
+        for (key, spot) in outer.table {
+            match (key.parse::<N>(), &spot.value) {
+                (Ok(parsed), Value::Table(table)) => {
+                    sections.push((parsed, Self::over(table, outer.key(key), spot.source.clone(), self.folder, self.report)));
+                }
+                (Err(error), _) => self.report.complain(Complaint::new(spot.source.clone(), &outer.key(key), None, error.to_string())),
+                (Ok(_), _) => outer.complain(key, "expected a table"),
+            }
+        }
+        sections
+    }
+
+    /// A list of tables.
+    pub(crate) fn table_list(&self, name: &'static str) -> Vec<Section<'a>> {
+        let Some(spot) = self.ask(name) else { return Vec::new() };
+        let Value::List(items) = &spot.value else {
+            self.complain(name, "expected a list of tables");
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for (i, item) in items.iter().enumerate() {
+            let key = format!("{}[{i}]", self.key(name));
+            match &item.value {
+                Value::Table(table) => sections.push(Self::over(table, key, item.source.clone(), self.folder, self.report)),
+                wrong => self.report.complain(Complaint::new(item.source.clone(), &key, Some(wrong.to_string()), "expected a table")),
+            }
+        }
+        sections
+    }
+
+    /// A table with free names and texts, each a list that must parse.
+    pub(crate) fn named_lists<T: FromStr>(&self, name: &'static str, expected: &str) -> Vec<(String, Vec<T>)> {
+        let Some(outer) = self.table(name) else { return Vec::new() };
+        outer.free.replace(true);
+        let mut rows = Vec::new();
+        for (key, spot) in outer.table {
+            let alone = std::slice::from_ref(spot);
+            let items = if let Value::List(items) = &spot.value { items.as_slice() } else { alone };
+            let mut read = Vec::new();
+            for item in items {
+                match &item.value {
+                    Value::Text(text) if text.parse::<T>().is_ok() => read.extend(text.parse::<T>().ok()),
+                    _ => outer.complain(key, format!("expected {expected}")),
+                }
+            }
+            outer.show(key, spot.value.to_string(), spot.source.clone());
+            rows.push((key.clone(), read));
+        }
+        rows
+    }
+
+    /// A text of a few words, or a table: the words are tried first.
+    pub(crate) fn either<T>(
+        &self,
+        name: &'static str,
+        expected: &str,
+        default: T,
+        shown: &str,
+        read: impl FnOnce(&Choice<'_>) -> Option<T>,
+    ) -> T {
+        let value = self.one(name, expected, |value| match value {
+            Value::Text(text) => read(&Choice::Word(text)),
+            Value::Table(table) if table.len() == 1 => {
+                let (key, spot) = table.iter().next()?;
+                let Value::Text(text) = &spot.value else { return None };
+                read(&Choice::With(key, text))
+            }
+            _ => None,
+        });
+        self.or_default(name, value, default, shown.to_owned())
+    }
+}
+
+/// A word, or a word with a value: `"refuse"` or `{ serve_for = "1h" }`.
+pub(crate) enum Choice<'a> {
+    Word(&'a str),
+    With(&'a str, &'a str),
+}
+
+impl Drop for Section<'_> {
+    fn drop(&mut self) {
+        if *self.free.borrow() {
+            return;
+        }
+        let asked = self.asked.borrow();
+        for (key, spot) in self.table {
+            if !asked.contains(&key.as_str()) {
+                let complaint = Complaint::new(spot.source.clone(), &self.key(key), brief(&spot.value), "unknown key");
+                self.report.complain(complaint.with_nearest(key, asked.iter().copied()));
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What the program means by a configuration, and the way from what was written to it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use wire::NodeName;
+
+use crate::section::{Report, Section};
+use crate::{Complaint, Complaints, DnsNode, EdgeNode, Network, OriginNode, Shown, Source, Tree};
+
+/// The configuration that `atoll up` runs without a file: three regions on loopback.
+pub const LAPTOP: &str = include_str!("../examples/laptop.toml");
+
+/// A whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where this machine's nodes keep their files.
+    pub data: PathBuf,
+    /// What the whole network shares.
+    pub network: Network,
+    /// The same, as the journal keeps it.
+    pub network_json: serde_json::Value,
+    /// The origin's part.
+    pub origin: OriginNode,
+    /// Each edge's part.
+    pub edges: BTreeMap<NodeName, EdgeNode>,
+    /// Each DNS node's part.
+    pub dns: BTreeMap<NodeName, DnsNode>,
+    /// Every value and where it came from.
+    pub shown: Vec<Shown>,
+}
+
+impl Settings {
+    /// Reads and checks a file, with the environment and `KEY=VALUE` flags on top.
+    ///
+    /// # Errors
+    /// Returns every complaint at once.
+    pub fn load<'a>(
+        file: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, Complaints> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            let source = Source::File { path: file.to_owned(), line: 1 };
+            Complaints::new([Complaint::syntax(source, &format!("failed to read the file: {error}"))])
+        })?;
+        Self::from_text(&text, file, environment, flags)
+    }
+
+    /// Reads and checks a text that stood in `file`.
+    ///
+    /// # Errors
+    /// Returns every complaint at once.
+    pub fn from_text<'a>(
+        text: &str,
+        file: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, Complaints> {
+        let mut tree = Tree::from_toml(text, file)?;
+        tree.lay_environment(environment);
+        tree.lay_flags(flags)?;
+        Self::check(&tree)
+    }
+
+    /// Decides what a written configuration means.
+    ///
+    /// # Errors
+    /// Returns every complaint at once.
+    pub fn check(tree: &Tree) -> Result<Self, Complaints> {
+        let report = Report::default();
+        let (data, network, origin, edges, dns) = {
+            let root = Section::root(tree, &report);
+            let data = root.parsed_or("data", "a path", "atoll-data".to_owned());
+            let network = Network::read(&root, tree);
+            let origin = OriginNode::read(&root);
+            let edges = EdgeNode::read_all(&root, &network);
+            let dns = DnsNode::read_all(&root);
+            complain_of_shared_addresses(&root, &origin, &edges, &dns);
+            (data, network, origin, edges, dns)
+        };
+        Ok(Self {
+            data: tree.folder.join(data),
+            network,
+            network_json: tree.network_json(),
+            origin,
+            edges: edges.into_iter().map(|edge| (edge.name.clone(), edge)).collect(),
+            dns: dns.into_iter().map(|node| (node.name.clone(), node)).collect(),
+            shown: report.finish()?,
+        })
+    }
+}
+
+/// Two listeners on one TCP address can't both start. Port 0 is the system's choice, so never shared.
+fn complain_of_shared_addresses(root: &Section<'_>, origin: &OriginNode, edges: &[EdgeNode], dns: &[DnsNode]) {
+    let mut taken: HashMap<SocketAddr, String> = HashMap::new();
+    let mut take = |address: SocketAddr, section: &'static str, who: String| {
+        if address.port() == 0 {
+            return;
+        }
+        if let Some(first) = taken.insert(address, who.clone()) {
+            root.complain(section, format!("{who} and {first} both listen on {address}"));
+        }
+    };
+    take(origin.listen, "origin", "origin.listen".to_owned());
+    for edge in edges {
+        edge.listen.iter().for_each(|&address| take(address, "edges", format!("edges.{}.listen", edge.name)));
+        take(edge.admin, "edges", format!("edges.{}.admin", edge.name));
+    }
+    for node in dns {
+        node.listen.iter().for_each(|&address| take(address, "dns", format!("dns.{}.listen", node.name)));
+        take(node.admin, "dns", format!("dns.{}.admin", node.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Settings, Complaints> {
+        Settings::from_text(text, Path::new("atoll.toml"), [], [])
+    }
+
+    #[test]
+    fn every_sample_is_good() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            Settings::load(&path, [], []).unwrap_or_else(|complaints| panic!("{}:\n{complaints}", path.display()));
+            count += 1;
+        }
+        assert!(count >= 2);
+    }
+
+    #[test]
+    fn every_wrong_file_gets_exactly_its_complaints() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("bad");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|ending| ending == "toml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let name = Path::new(path.file_name().unwrap());
+                let said = Settings::from_text(&text, name, [], []).unwrap_err().to_string();
+                let expected = std::fs::read_to_string(path.with_extension("txt")).unwrap_or_default();
+                assert_eq!(said.trim_end(), expected.trim_end(), "{}", path.display());
+                count += 1;
+            }
+        }
+        assert!(count >= 8);
+    }
+
+    #[test]
+    fn the_laptop_has_three_regions() {
+        let settings = load(LAPTOP).unwrap();
+        assert_eq!((settings.edges.len(), settings.dns.len(), settings.network.regions.len()), (3, 1, 3));
+    }
+
+    #[test]
+    fn the_journals_copy_of_the_network_means_the_same() {
+        let settings = load(LAPTOP).unwrap();
+        let network = Network::from_json(&settings.network_json).unwrap();
+        assert_eq!(format!("{network:?}"), format!("{:?}", settings.network));
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        let environment = [("ATOLL_NETWORK__LEASE", "7s"), ("ATOLL_EDGES__FRA_1__MEMORY", "64 MiB"), ("ATOLL_TOKEN", "x")];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = Settings::from_text(LAPTOP, Path::new("f"), environment, ["network.lease=9s", "data=elsewhere"]).unwrap();
+        assert_eq!(settings.network.lease.as_secs(), 9);
+        assert_eq!(settings.edges[&"fra-1".parse().unwrap()].memory.0, 64 << 20);
+        assert_eq!(settings.data, Path::new("elsewhere"));
+        let shown = |key: &str| settings.shown.iter().find(|row| row.key == key).map(|row| row.source.to_string());
+        assert_eq!(shown("network.lease").unwrap(), "--set network.lease=9s");
+        assert_eq!(shown("edges.fra-1.memory").unwrap(), "$ATOLL_EDGES__FRA_1__MEMORY");
+        assert_eq!(shown("edges.fra-1.disk").unwrap(), "default");
+        assert!(shown("edges.fra-1.region").unwrap().starts_with("f:"));
+    }
+
+    #[test]
+    fn no_text_makes_the_checker_panic() {
+        for text in
+            ["[", "a", "a = ", "[[edges]]", "edges = 1", "[edges]\nx = 1", "[edges.\"\"]", "data = []", "[regions.a]\nlatitude = nan"]
+        {
+            assert!(load(text).is_err(), "{text}");
+        }
+    }
+}
