@@ -250,7 +250,7 @@ impl<'a> Section<'a> {
     }
 
     /// A table that may be missing.
-    pub(crate) fn table(&self, name: &'static str) -> Option<Section<'a>> {
+    pub(crate) fn table(&self, name: &'static str) -> Option<Self> {
         let spot = self.ask(name)?;
         match &spot.value {
             Value::Table(table) => Some(Self::over(table, self.key(name), spot.source.clone(), self.folder, self.report)),
@@ -262,7 +262,7 @@ impl<'a> Section<'a> {
     }
 
     /// A table whose keys are names, each with a table.
-    pub(crate) fn tables<N: FromStr<Err: Display> + Ord>(&self, name: &'static str) -> Vec<(N, Section<'a>)> {
+    pub(crate) fn tables<N: FromStr<Err: Display> + Ord>(&self, name: &'static str) -> Vec<(N, Self)> {
         let Some(outer) = self.table(name) else { return Vec::new() };
         outer.free.replace(true);
         let mut sections = Vec::new();
@@ -279,7 +279,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list of tables.
-    pub(crate) fn table_list(&self, name: &'static str) -> Vec<Section<'a>> {
+    pub(crate) fn table_list(&self, name: &'static str) -> Vec<Self> {
         let Some(spot) = self.ask(name) else { return Vec::new() };
         let Value::List(items) = &spot.value else {
             self.complain(name, "expected a list of tables");

@@ -122,10 +122,10 @@ impl Zone {
             match record.kind {
                 RecordKind::Cname(_) if name == "@" => section.complain("records", "a CNAME can't stand at the apex (`@`)"),
                 RecordKind::Cname(_) if others > 1 || steered => {
-                    section.complain("records", format!("the CNAME `{name}` can't stand beside other data"))
+                    section.complain("records", format!("the CNAME `{name}` can't stand beside other data"));
                 }
                 RecordKind::A(_) | RecordKind::Aaaa(_) if steered => {
-                    section.complain("records", format!("`{name}` is steered, so it can't have addresses of its own"))
+                    section.complain("records", format!("`{name}` is steered, so it can't have addresses of its own"));
                 }
                 _ => {}
             }

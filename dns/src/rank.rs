@@ -113,11 +113,11 @@ pub(crate) fn choose<'v>(
     rotation: usize,
 ) -> Option<Choice<'v>> {
     for standing in [Standing::Live, Standing::Full, Standing::LastKnown] {
-        for Ranked { region, .. } in ranked {
+        for &Ranked { region, .. } in ranked {
             let mut addresses = match standing {
                 Standing::Live => of_edges(live, region, has_room),
                 Standing::Full => of_edges(live, region, takes_clients),
-                Standing::LastKnown => last_known.get(*region).cloned().unwrap_or_default(),
+                Standing::LastKnown => last_known.get(region).cloned().unwrap_or_default(),
             };
             addresses.retain(|address| family.includes(address));
             if !addresses.is_empty() {

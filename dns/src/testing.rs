@@ -1,11 +1,15 @@
 //! Packets, edges and views for this crate's tests, built from as little as a test wants to say.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use config::{Record, RecordKind, Zone};
 use wire::{LiveEdge, RegionName};
 
-use crate::rank::Centre;
+use crate::{
+    rank::{Centre, LastKnown},
+    table::Table,
+    view::{Prepared, View},
+};
 
 /// A query with RD set and the identifier 0x1234.
 pub(crate) fn question(name: &str, kind: u16) -> Vec<u8> {
@@ -90,4 +94,31 @@ pub(crate) fn written_zone() -> Zone {
             record("long", RecordKind::Txt("x".repeat(1_100))),
         ],
     }
+}
+
+/// A network of three regions, each with its documentation network, example.test, and sub.example.test below it.
+pub(crate) fn view(live: Vec<LiveEdge>) -> View {
+    let sub = Zone {
+        name: "sub.example.test".to_owned(),
+        steered: Vec::new(),
+        records: Vec::new(),
+        ..written_zone()
+    };
+    let zones = [written_zone(), sub].map(|written| {
+        let zone = crate::zone::Zone::new(&written, 1).unwrap();
+        (zone.apex.clone(), zone)
+    });
+    let clients = [("192.0.2.0/24", "fra"), ("198.51.100.0/24", "iad"), ("203.0.113.0/24", "sin")];
+    let network = Prepared {
+        zones: zones.into(),
+        regions: centres(),
+        table: Table::new(clients.map(|(network, name)| (network.parse().unwrap(), region(name)))),
+    };
+    let view = View {
+        network: Arc::new(network),
+        places: None,
+        live: Vec::new(),
+        last_known: LastKnown::new(),
+    };
+    view.with_live(live)
 }
