@@ -7,12 +7,12 @@ use std::{
 
 use crate::{
     locate::locate,
-    name::Name,
     query::{self, Ask, Edns, Verdict},
     rank::{self, Family},
+    records::{Data, RrSet, TYPE_A, TYPE_AAAA, TYPE_NS},
     view::View,
     write::{self, Draft, Rcode, Reply, UDP_LIMIT},
-    zone::{Data, Found, RrSet, TYPE_A, TYPE_AAAA, TYPE_NS, Zone},
+    zone::{Found, Zone},
 };
 
 /// How many aliases are followed inside a zone; a resolver follows the rest.
@@ -148,19 +148,14 @@ mod tests {
 
     use super::*;
     use crate::{
+        records::{TYPE_ANY, TYPE_CNAME, TYPE_SOA, TYPE_TXT},
         testing::{edge, question, subnet_option, view, with_opt},
-        zone::{TYPE_ANY, TYPE_CNAME, TYPE_SOA},
     };
 
-    const TYPE_TXT: u16 = 16;
     const TYPE_MX: u16 = 15;
 
     fn live() -> Vec<LiveEdge> {
-        vec![
-            edge("fra-1", "fra", "192.0.2.1"),
-            edge("iad-1", "iad", "198.51.100.1"),
-            edge("sin-1", "sin", "203.0.113.1"),
-        ]
+        vec![edge("fra-1", "fra", "192.0.2.1"), edge("iad-1", "iad", "198.51.100.1"), edge("sin-1", "sin", "203.0.113.1")]
     }
 
     fn ask_from(packet: &[u8], from: &str, transport: Transport) -> Vec<u8> {

@@ -9,10 +9,11 @@ use crate::{
     locate::{Located, Place, Whose, locate},
     name::Name,
     rank::{self, Family, Ranked, Standing},
+    records::TYPE_A,
     subnet::Subnet,
     table::Entry,
     view::View,
-    zone::{Found, TYPE_A, Zone},
+    zone::{Found, Zone},
 };
 
 /// Why an address and a name get what they get.
@@ -199,11 +200,7 @@ fn left_out(view: &View, edge: &LiveEdge) -> Option<LeftOut> {
     } else {
         return None;
     };
-    Some(LeftOut {
-        edge: edge.edge.clone(),
-        region: edge.region.clone(),
-        because,
-    })
+    Some(LeftOut { edge: edge.edge.clone(), region: edge.region.clone(), because })
 }
 
 fn answered(view: &View, ranked: &[Ranked<'_>]) -> Vec<Answered> {

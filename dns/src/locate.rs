@@ -23,9 +23,16 @@ pub(crate) enum Place {
     /// The operator's table says: this region.
     Listed(RegionName),
     /// A place file says: these coordinates.
-    At { latitude: f64, longitude: f64 },
+    At {
+        latitude: f64,
+        longitude: f64,
+    },
     /// A place file says: somewhere in this country, whose middle is here.
-    Country { code: String, latitude: f64, longitude: f64 },
+    Country {
+        code: String,
+        latitude: f64,
+        longitude: f64,
+    },
     Unknown,
 }
 
@@ -52,11 +59,7 @@ pub(crate) fn locate(table: &Table, places: Option<&Places>, subnet: Option<&Sub
     let scope = seen.as_ref().map_or(0, |seen| seen.scope);
     match seen.and_then(|seen| seen.place) {
         Some(place) => Located { place, whose: Whose::Client, scope },
-        None => Located {
-            place: place_of_resolver(table, places, resolver),
-            whose: Whose::Resolver,
-            scope,
-        },
+        None => Located { place: place_of_resolver(table, places, resolver), whose: Whose::Resolver, scope },
     }
 }
 
@@ -79,16 +82,10 @@ struct Seen {
 fn look(table: &Table, places: Option<&Places>, address: IpAddr) -> Seen {
     let cell = table.find(address);
     match (cell.entry, address) {
-        (Some(Entry::Region(region)), _) => Seen {
-            place: Some(Place::Listed(region.clone())),
-            scope: cell.scope,
-        },
+        (Some(Entry::Region(region)), _) => Seen { place: Some(Place::Listed(region.clone())), scope: cell.scope },
         (Some(Entry::Embeds(embedding)), IpAddr::V6(outer)) => {
             let inner = look(table, places, IpAddr::V4(embedding.inner(outer)));
-            Seen {
-                place: inner.place,
-                scope: cell.scope.max(embedding.offset().saturating_add(inner.scope)),
-            }
+            Seen { place: inner.place, scope: cell.scope.max(embedding.offset().saturating_add(inner.scope)) }
         }
         (Some(Entry::Bogon | Entry::Embeds(_)), _) => Seen { place: None, scope: cell.scope },
         (None, _) => {
@@ -106,9 +103,7 @@ fn look_up_place(places: Option<&Places>, address: IpAddr) -> (Place, u8) {
         return (Place::Unknown, 0);
     };
     let network = found.network().ok();
-    let length = network
-        .filter(|network| network.is_ipv4() == address.is_ipv4())
-        .map_or(0, |network| network.prefix());
+    let length = network.filter(|network| network.is_ipv4() == address.is_ipv4()).map_or(0, |network| network.prefix());
     let place = coordinates(&found).or_else(|| country(&found)).unwrap_or(Place::Unknown);
     (place, length)
 }

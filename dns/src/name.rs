@@ -79,12 +79,8 @@ mod tests {
 
     #[test]
     fn a_written_name_becomes_lower_case_wire_form() {
-        let cases: [(&str, &[u8]); 4] = [
-            ("", &[0]),
-            ("Test", b"\x04test\x00"),
-            ("www.Example.test.", b"\x03www\x07example\x04test\x00"),
-            ("_a.b", b"\x02_a\x01b\x00"),
-        ];
+        let cases: [(&str, &[u8]); 4] =
+            [("", &[0]), ("Test", b"\x04test\x00"), ("www.Example.test.", b"\x03www\x07example\x04test\x00"), ("_a.b", b"\x02_a\x01b\x00")];
         for (text, wire) in cases {
             assert_eq!(Name::from_text(text).unwrap().wire(), wire, "{text}");
         }

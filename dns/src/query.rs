@@ -1,24 +1,21 @@
 //! Reads one raw packet as a question, or says at once what it deserves instead: silence, or an error reply.
 //!
 //! The bytes are checked here and not by a DNS library: libraries refuse a malformed OPT without saying where the question was,
-//! and a reply to such a packet must carry both its question and an OPT. Nothing that comes from a socket can panic:
-//! every read is bounded by the packet.
+//! and a reply to such a packet must carry both its question and an OPT.
 
 use crate::{
     name::Name,
+    packet::{self, Cursor, Head, RawOpt, TYPE_OPT, Walk},
     subnet::{self, Subnet},
     write::{self, Rcode, Reply},
 };
 
 /// The class of everything that we serve.
 pub(crate) const CLASS_IN: u16 = 1;
-/// The pseudo record type that carries EDNS.
-pub(crate) const TYPE_OPT: u16 = 41;
 /// Options of OPT that we know, beside the client subnet.
 const COOKIE: u16 = 10;
 pub(crate) const TCP_KEEPALIVE: u16 = 11;
 
-const HEADER: usize = 12;
 const TYPE_TKEY: u16 = 249;
 const TYPE_TSIG: u16 = 250;
 const TYPE_IXFR: u16 = 251;
@@ -46,15 +43,6 @@ pub(crate) struct Envelope<'p> {
     pub(crate) edns: Option<Edns>,
 }
 
-/// The part of a query's header that matters to us.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Head {
-    pub(crate) id: u16,
-    pub(crate) opcode: u8,
-    pub(crate) recursion_desired: bool,
-    is_reply: bool,
-}
-
 /// What a query's OPT asks for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Edns {
@@ -79,7 +67,7 @@ pub(crate) enum Verdict {
 
 /// Reads a packet as one question of class IN.
 pub(crate) fn parse(packet: &[u8]) -> Result<Ask<'_>, Verdict> {
-    let (head, counts) = read_header(packet).ok_or(Verdict::Drop)?;
+    let (head, counts) = packet::read_header(packet).ok_or(Verdict::Drop)?;
     if head.is_reply {
         return Err(Verdict::Drop);
     }
@@ -141,121 +129,9 @@ fn check_question(walk: &Walk<'_>, questions: u16, cookie: bool) -> Result<(Name
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Counts {
-    questions: u16,
-    /// Answer, authority, additional.
-    records: [u16; 3],
-}
-
-fn read_header(packet: &[u8]) -> Option<(Head, Counts)> {
-    let mut cursor = Cursor { packet, at: 0 };
-    let id = cursor.u16()?;
-    let (flags, _) = (cursor.u8()?, cursor.u8()?);
-    let counts = Counts {
-        questions: cursor.u16()?,
-        records: [cursor.u16()?, cursor.u16()?, cursor.u16()?],
-    };
-    let head = Head {
-        id,
-        opcode: (flags >> 3) & 0x0f,
-        recursion_desired: flags & 0x01 != 0,
-        is_reply: flags & 0x80 != 0,
-    };
-    Some((head, counts))
-}
-
-/// What one pass over a packet's sections finds.
-#[derive(Debug, Default)]
-struct Walk<'p> {
-    /// The question, if there is exactly one and it is well formed.
-    question: Option<Question<'p>>,
-    /// The first OPT.
-    opt: Option<RawOpt<'p>>,
-    /// How many there are.
-    opts: usize,
-    /// Whether every section could be read, and nothing follows.
-    complete: bool,
-}
-
-#[derive(Debug)]
-struct Question<'p> {
-    raw: &'p [u8],
-    name: Name,
-    kind: u16,
-    class: u16,
-}
-
-#[derive(Debug)]
-struct RawOpt<'p> {
-    payload: u16,
-    version: u8,
-    flags: u16,
-    options: &'p [u8],
-    /// Whether it belongs to the root and stands in the additional section.
-    in_place: bool,
-}
-
-impl<'p> Walk<'p> {
-    /// Walks as far as the packet can be read: an OPT is found behind a question that is refused, too.
-    fn over(packet: &'p [u8], counts: Counts) -> Self {
-        let mut walk = Self::default();
-        let mut cursor = Cursor { packet, at: HEADER };
-        let readable = walk.sections(&mut cursor, counts).is_some();
-        walk.complete = readable && cursor.at == packet.len();
-        walk
-    }
-
-    fn sections(&mut self, cursor: &mut Cursor<'p>, counts: Counts) -> Option<()> {
-        for _ in 0..counts.questions {
-            let start = cursor.at;
-            cursor.skip_name()?;
-            let (kind, class) = (cursor.u16()?, cursor.u16()?);
-            let raw = cursor.packet.get(start..cursor.at)?;
-            // `read` refuses compression pointers: nothing stands before a question that it could share.
-            self.question = Name::read(raw)
-                .filter(|_| counts.questions == 1)
-                .map(|(name, _)| Question { raw, name, kind, class });
-        }
-        for (section, count) in counts.records.into_iter().enumerate() {
-            for _ in 0..count {
-                self.record(cursor, section == 2)?;
-            }
-        }
-        Some(())
-    }
-
-    fn record(&mut self, cursor: &mut Cursor<'p>, additional: bool) -> Option<()> {
-        let start = cursor.at;
-        cursor.skip_name()?;
-        let is_root = cursor.at == start + 1;
-        let kind = cursor.u16()?;
-        let class = cursor.u16()?;
-        let (_, version, flags) = (cursor.u8()?, cursor.u8()?, cursor.u16()?);
-        let length = cursor.u16()?;
-        let data = cursor.take(usize::from(length))?;
-        if kind == TYPE_OPT {
-            self.opts += 1;
-            self.opt.get_or_insert(RawOpt {
-                payload: class,
-                version,
-                flags,
-                options: data,
-                in_place: additional && is_root,
-            });
-        }
-        Some(())
-    }
-}
-
 impl Edns {
     fn without_options(opt: &RawOpt<'_>) -> Self {
-        Self {
-            payload: opt.payload,
-            dnssec_ok: opt.flags & 0x8000 != 0,
-            subnet: None,
-            keepalive: false,
-        }
+        Self { payload: opt.payload, dnssec_ok: opt.flags & 0x8000 != 0, subnet: None, keepalive: false }
     }
 }
 
@@ -269,8 +145,8 @@ struct Options {
 /// Reads the options that we know and steps over the others; `None` means that one is malformed.
 fn read_options(bytes: &[u8]) -> Option<Options> {
     let mut options = Options::default();
-    let mut cursor = Cursor { packet: bytes, at: 0 };
-    while cursor.at < bytes.len() {
+    let mut cursor = Cursor::new(bytes);
+    while !cursor.is_at_end() {
         let code = cursor.u16()?;
         let length = cursor.u16()?;
         let value = cursor.take(usize::from(length))?;
@@ -286,47 +162,6 @@ fn read_options(bytes: &[u8]) -> Option<Options> {
         }
     }
     Some(options)
-}
-
-#[derive(Debug)]
-struct Cursor<'p> {
-    packet: &'p [u8],
-    at: usize,
-}
-
-impl<'p> Cursor<'p> {
-    fn take(&mut self, length: usize) -> Option<&'p [u8]> {
-        let end = self.at.checked_add(length)?;
-        let taken = self.packet.get(self.at..end)?;
-        self.at = end;
-        Some(taken)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take(1)?.first().copied()
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        let bytes = self.take(2)?.try_into().ok()?;
-        Some(u16::from_be_bytes(bytes))
-    }
-
-    /// Steps over a name; a pointer ends it and is not followed.
-    fn skip_name(&mut self) -> Option<()> {
-        loop {
-            match self.u8()? {
-                0 => return Some(()),
-                length @ 1..=63 => {
-                    self.take(usize::from(length))?;
-                }
-                192..=255 => {
-                    self.u8()?;
-                    return Some(());
-                }
-                64..=191 => return None,
-            }
-        }
-    }
 }
 
 #[cfg(test)]

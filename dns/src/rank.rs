@@ -7,7 +7,7 @@ use wire::{LiveEdge, RegionName};
 use crate::locate::Place;
 
 /// An answer holds no more addresses than that: clients try two or three, and a UDP reply stays small.
-pub(crate) const MAX_ADDRESSES: usize = 4;
+const MAX_ADDRESSES: usize = 4;
 
 /// The load at which an edge counts as full.
 const FULL: f64 = 1.0;
@@ -50,10 +50,7 @@ pub(crate) fn rank<'v>(regions: &'v [Centre], place: &Place) -> Vec<Ranked<'v>> 
         // What the table says holds also where another region stands in the same place.
         let is_other = |ranked: &Ranked<'_>| Some(ranked.region) != listed;
         let distance = |ranked: &Ranked<'_>| ranked.distance_km.unwrap_or(f64::MAX);
-        is_other(one)
-            .cmp(&is_other(other))
-            .then(distance(one).total_cmp(&distance(other)))
-            .then(one.region.cmp(other.region))
+        is_other(one).cmp(&is_other(other)).then(distance(one).total_cmp(&distance(other))).then(one.region.cmp(other.region))
     });
     ranked
 }
@@ -140,10 +137,7 @@ pub(crate) fn has_room(edge: &LiveEdge) -> bool {
 }
 
 fn of_edges(live: &[LiveEdge], region: &RegionName, fit: fn(&LiveEdge) -> bool) -> Vec<IpAddr> {
-    live.iter()
-        .filter(|edge| edge.region == *region && fit(edge))
-        .flat_map(|edge| edge.answers.iter().copied())
-        .collect()
+    live.iter().filter(|edge| edge.region == *region && fit(edge)).flat_map(|edge| edge.answers.iter().copied()).collect()
 }
 
 /// Takes at most four, beginning elsewhere each time, so that the first address, which most clients take, changes.

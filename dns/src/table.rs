@@ -60,11 +60,7 @@ pub(crate) enum Embedding {
 }
 
 impl Embedding {
-    const ALL: [(Self, &'static str); 3] = [
-        (Self::Mapped, "::ffff:0:0/96"),
-        (Self::SixToFour, "2002::/16"),
-        (Self::Teredo, "2001::/32"),
-    ];
+    const ALL: [(Self, &'static str); 3] = [(Self::Mapped, "::ffff:0:0/96"), (Self::SixToFour, "2002::/16"), (Self::Teredo, "2001::/32")];
 
     /// Returns how many bits stand before the IPv4 address.
     pub(crate) fn offset(self) -> u8 {

@@ -71,11 +71,7 @@ pub(crate) fn centres() -> Vec<Centre> {
 }
 
 pub(crate) fn record(name: &str, kind: RecordKind) -> Record {
-    Record {
-        name: name.to_owned(),
-        kind,
-        ttl: Duration::from_secs(60),
-    }
+    Record { name: name.to_owned(), kind, ttl: Duration::from_secs(60) }
 }
 
 /// example.test, steered at its apex and at www, with aliases to here and elsewhere.
@@ -98,12 +94,7 @@ pub(crate) fn written_zone() -> Zone {
 
 /// A network of three regions, each with its documentation network, example.test, and sub.example.test below it.
 pub(crate) fn view(live: Vec<LiveEdge>) -> View {
-    let sub = Zone {
-        name: "sub.example.test".to_owned(),
-        steered: Vec::new(),
-        records: Vec::new(),
-        ..written_zone()
-    };
+    let sub = Zone { name: "sub.example.test".to_owned(), steered: Vec::new(), records: Vec::new(), ..written_zone() };
     let zones = [written_zone(), sub].map(|written| {
         let zone = crate::zone::Zone::new(&written, 1).unwrap();
         (zone.apex.clone(), zone)
@@ -114,11 +105,6 @@ pub(crate) fn view(live: Vec<LiveEdge>) -> View {
         regions: centres(),
         table: Table::new(clients.map(|(network, name)| (network.parse().unwrap(), region(name)))),
     };
-    let view = View {
-        network: Arc::new(network),
-        places: None,
-        live: Vec::new(),
-        last_known: LastKnown::new(),
-    };
+    let view = View { network: Arc::new(network), places: None, live: Vec::new(), last_known: LastKnown::new() };
     view.with_live(live)
 }

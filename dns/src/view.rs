@@ -14,8 +14,9 @@ use crate::{
     locate::Places,
     name::Name,
     rank::{Centre, LastKnown, takes_clients},
+    records::BadZone,
     table::Table,
-    zone::{BadZone, Zone},
+    zone::Zone,
 };
 
 /// What a DNS node knows at one moment.
@@ -45,12 +46,7 @@ impl View {
     /// # Errors
     /// When a zone holds what DNS can't say.
     pub fn new(network: &config::Network, serial: u32, places: Option<Arc<Reader<Vec<u8>>>>) -> Result<Self, BadZone> {
-        Ok(Self {
-            network: Arc::new(Prepared::new(network, serial)?),
-            places,
-            live: Vec::new(),
-            last_known: LastKnown::new(),
-        })
+        Ok(Self { network: Arc::new(Prepared::new(network, serial)?), places, live: Vec::new(), last_known: LastKnown::new() })
     }
 
     /// Returns this view with another configuration; what lives, and what last did, stays.
@@ -58,10 +54,7 @@ impl View {
     /// # Errors
     /// When a zone holds what DNS can't say.
     pub fn with_network(&self, network: &config::Network, serial: u32) -> Result<Self, BadZone> {
-        Ok(Self {
-            network: Arc::new(Prepared::new(network, serial)?),
-            ..self.clone()
-        })
+        Ok(Self { network: Arc::new(Prepared::new(network, serial)?), ..self.clone() })
     }
 
     /// Returns this view with another live set.
@@ -70,12 +63,7 @@ impl View {
         live.sort_by(|one, other| one.edge.cmp(&other.edge));
         let mut last_known = self.last_known.clone();
         last_known.extend(serving(&live));
-        Self {
-            network: Arc::clone(&self.network),
-            places: self.places.clone(),
-            live,
-            last_known,
-        }
+        Self { network: Arc::clone(&self.network), places: self.places.clone(), live, last_known }
     }
 
     /// Returns the zone that a name belongs to: the longest one that it is in.
@@ -108,11 +96,7 @@ impl Prepared {
             let zone = Zone::new(written, serial);
             zone.map(|zone| (zone.apex.clone(), zone))
         });
-        Ok(Self {
-            zones: zones.collect::<Result<_, BadZone>>()?,
-            regions: centres.collect(),
-            table: Table::new(clients),
-        })
+        Ok(Self { zones: zones.collect::<Result<_, BadZone>>()?, regions: centres.collect(), table: Table::new(clients) })
     }
 }
 

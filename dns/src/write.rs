@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use crate::{
     name::Name,
-    query::{CLASS_IN, Edns, Envelope, Head, TCP_KEEPALIVE, TYPE_OPT},
+    packet::{Head, TYPE_OPT},
+    query::{CLASS_IN, Edns, Envelope, TCP_KEEPALIVE},
+    records::{Data, RrSet},
     tcp,
-    zone::{Data, RrSet},
 };
 
 /// The largest UDP reply: with IPv6 and UDP headers it fits the smallest MTU that the internet guarantees (1280).
@@ -75,14 +76,7 @@ pub(crate) struct Draft<'z> {
 impl Draft<'_> {
     /// Starts an empty reply.
     pub(crate) fn new(rcode: Rcode, authoritative: bool) -> Self {
-        Self {
-            rcode,
-            authoritative,
-            answers: Vec::new(),
-            authority: Vec::new(),
-            additional: Vec::new(),
-            scope: 0,
-        }
+        Self { rcode, authoritative, answers: Vec::new(), authority: Vec::new(), additional: Vec::new(), scope: 0 }
     }
 }
 
@@ -105,10 +99,7 @@ pub(crate) fn bare(envelope: &Envelope<'_>, rcode: Rcode) -> Reply {
 /// Writes a reply within `limit`: whole, else without what only helps, else empty with TC.
 pub(crate) fn reply(envelope: &Envelope<'_>, draft: &Draft<'_>, limit: usize) -> Reply {
     let sizes = [Size::Whole, Size::Needed];
-    let fitting = sizes
-        .into_iter()
-        .map(|size| lay_out(envelope, draft, size))
-        .find(|bytes| bytes.len() <= limit);
+    let fitting = sizes.into_iter().map(|size| lay_out(envelope, draft, size)).find(|bytes| bytes.len() <= limit);
     let bytes = fitting.unwrap_or_else(|| lay_out(envelope, draft, Size::Empty { truncated: true }));
     Reply { bytes, rcode: draft.rcode }
 }
@@ -286,11 +277,7 @@ mod tests {
     const A: u16 = 1;
 
     fn addresses(count: u8) -> RrSet {
-        RrSet {
-            kind: A,
-            ttl: 20,
-            data: (0..count).map(|last| Data::Raw(vec![192, 0, 2, last])).collect(),
-        }
+        RrSet { kind: A, ttl: 20, data: (0..count).map(|last| Data::Raw(vec![192, 0, 2, last])).collect() }
     }
 
     fn draft(name: &str, count: u8) -> Draft<'static> {

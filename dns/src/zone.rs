@@ -6,24 +6,13 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
-    time::Duration,
 };
 
-use config::RecordKind;
-
-use crate::{name::Name, rank::Family};
-
-pub(crate) const TYPE_A: u16 = 1;
-pub(crate) const TYPE_NS: u16 = 2;
-pub(crate) const TYPE_CNAME: u16 = 5;
-pub(crate) const TYPE_SOA: u16 = 6;
-const TYPE_HINFO: u16 = 13;
-const TYPE_MX: u16 = 15;
-const TYPE_TXT: u16 = 16;
-pub(crate) const TYPE_AAAA: u16 = 28;
-const TYPE_SRV: u16 = 33;
-pub(crate) const TYPE_ANY: u16 = 255;
-const TYPE_CAA: u16 = 257;
+use crate::{
+    name::Name,
+    rank::Family,
+    records::{BadZone, Data, RrSet, TYPE_A, TYPE_AAAA, TYPE_ANY, TYPE_CNAME, TYPE_HINFO, TYPE_NS, TYPE_SOA, data, name, seconds},
+};
 
 /// Refresh, retry and expire matter to secondaries only, and there are none; checkers still want them to be sensible.
 const REFRESH: u32 = 14_400;
@@ -33,57 +22,6 @@ const EXPIRE: u32 = 604_800;
 const MINIMUM: u32 = 300;
 /// SOA, NS and glue change with the network's machines, not with its traffic.
 const APEX_TTL: u32 = 3_600;
-
-/// A zone that can't be written in DNS. The configuration's checks come before this one.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BadZone {
-    /// A name with an empty label, a label over 63 octets, or over 255 in all.
-    #[error("`{0}` can't be a name in DNS")]
-    Name(String),
-    /// A value that does not fit into a record.
-    #[error("the {kind} record of `{name}` does not fit into DNS")]
-    TooLong {
-        /// The record's name.
-        name: String,
-        /// The record's type.
-        kind: &'static str,
-    },
-}
-
-/// The records of one name and type.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RrSet {
-    pub(crate) kind: u16,
-    pub(crate) ttl: u32,
-    pub(crate) data: Vec<Data>,
-}
-
-/// One record's data; names stand apart where the wire may compress them (RFC 3597, section 4: the types of RFC 1035 only).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Data {
-    Raw(Vec<u8>),
-    Name(Name),
-    Mx {
-        preference: u16,
-        exchange: Name,
-    },
-    Soa {
-        primary: Name,
-        contact: Name,
-        /// Serial, refresh, retry, expire, minimum.
-        numbers: [u32; 5],
-    },
-}
-
-impl From<IpAddr> for Data {
-    fn from(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(address) => Self::Raw(address.octets().to_vec()),
-            IpAddr::V6(address) => Self::Raw(address.octets().to_vec()),
-        }
-    }
-}
 
 /// What a zone says to a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,11 +66,7 @@ impl Zone {
         let mut zone = Self {
             ttl: seconds(written.ttl),
             denial: RrSet { ttl: APEX_TTL.min(MINIMUM), ..soa.clone() },
-            any: RrSet {
-                kind: TYPE_HINFO,
-                ttl: APEX_TTL,
-                data: vec![Data::Raw(b"\x07RFC8482\x00".to_vec())],
-            },
+            any: RrSet { kind: TYPE_HINFO, ttl: APEX_TTL, data: vec![Data::Raw(b"\x07RFC8482\x00".to_vec())] },
             names: HashMap::new(),
             apex: apex.clone(),
         };
@@ -154,7 +88,7 @@ impl Zone {
 
     /// Looks up a name inside this zone.
     pub(crate) fn find(&self, name: &Name, kind: u16) -> Found<'_> {
-        let Some(node) = self.names.get(name) else {
+        let Some(node) = self.names.get(name).or_else(|| self.wildcard(name)) else {
             return Found::NxDomain;
         };
         let alias = node.sets.get(&TYPE_CNAME);
@@ -169,6 +103,13 @@ impl Zone {
             },
             (_, None, None) => Found::NoData,
         }
+    }
+
+    /// Returns what stands for a name that does not exist: the wildcard below its nearest ancestor that does (RFC 4592).
+    fn wildcard(&self, name: &Name) -> Option<&Node> {
+        let encloser = name.suffixes().skip(1).find(|suffix| self.names.contains_key(*suffix))?;
+        let wildcard = [b"\x01*".as_slice(), encloser].concat();
+        self.names.get(wildcard.as_slice())
     }
 
     /// Returns the address records of a nameserver in this zone, to go with its NS record.
@@ -208,10 +149,6 @@ impl Zone {
     }
 }
 
-fn name(text: &str) -> Result<Name, BadZone> {
-    Name::from_text(text).ok_or_else(|| BadZone::Name(text.to_owned()))
-}
-
 fn absolute(relative: &str, zone: &str) -> Result<Name, BadZone> {
     match relative {
         "@" => name(zone),
@@ -224,69 +161,20 @@ fn soa(written: &config::Zone, apex: &Name, serial: u32) -> Result<RrSet, BadZon
         Some(nameserver) => name(nameserver)?,
         None => apex.clone(),
     };
-    let soa = Data::Soa {
-        primary,
-        contact: name(&format!("hostmaster.{}", written.name))?,
-        numbers: [serial, REFRESH, RETRY, EXPIRE, MINIMUM],
-    };
+    let soa =
+        Data::Soa { primary, contact: name(&format!("hostmaster.{}", written.name))?, numbers: [serial, REFRESH, RETRY, EXPIRE, MINIMUM] };
     Ok(RrSet { kind: TYPE_SOA, ttl: APEX_TTL, data: vec![soa] })
-}
-
-/// Returns a record's type and data.
-fn data(record: &config::Record) -> Result<(u16, Data), BadZone> {
-    let too_long = |kind| BadZone::TooLong { name: record.name.clone(), kind };
-    Ok(match &record.kind {
-        RecordKind::A(address) => (TYPE_A, Data::from(IpAddr::V4(*address))),
-        RecordKind::Aaaa(address) => (TYPE_AAAA, Data::from(IpAddr::V6(*address))),
-        RecordKind::Cname(target) => (TYPE_CNAME, Data::Name(name(target)?)),
-        RecordKind::Mx { preference, exchange } => {
-            let exchange = name(exchange)?;
-            (TYPE_MX, Data::Mx { preference: *preference, exchange })
-        }
-        RecordKind::Txt(text) => (TYPE_TXT, txt(text).ok_or_else(|| too_long("TXT"))?),
-        RecordKind::Caa { flags, tag, value } => (TYPE_CAA, caa(*flags, tag, value).ok_or_else(|| too_long("CAA"))?),
-        RecordKind::Srv { priority, weight, port, target } => {
-            let mut bytes = [*priority, *weight, *port].map(u16::to_be_bytes).concat();
-            bytes.extend(name(target)?.wire());
-            (TYPE_SRV, Data::Raw(bytes))
-        }
-    })
-}
-
-/// Splits a text into the strings of at most 255 octets that a TXT record is made of; readers join them again.
-fn txt(text: &str) -> Option<Data> {
-    let mut bytes = Vec::with_capacity(text.len() + 1);
-    for part in text.as_bytes().chunks(255) {
-        bytes.push(u8::try_from(part.len()).ok()?);
-        bytes.extend(part);
-    }
-    if text.is_empty() {
-        bytes.push(0);
-    }
-    sized(bytes)
-}
-
-fn caa(flags: u8, tag: &str, value: &str) -> Option<Data> {
-    let mut bytes = vec![flags, u8::try_from(tag.len()).ok()?];
-    bytes.extend(tag.as_bytes());
-    bytes.extend(value.as_bytes());
-    sized(bytes)
-}
-
-/// Refuses what could not be sent even alone; a whole message has 65535 octets.
-fn sized(bytes: Vec<u8>) -> Option<Data> {
-    (bytes.len() <= 60_000).then_some(Data::Raw(bytes))
-}
-
-/// TTLs have 31 bits (RFC 2181, section 8).
-fn seconds(duration: Duration) -> u32 {
-    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).min(u32::MAX >> 1)
 }
 
 #[cfg(test)]
 mod tests {
+    use config::RecordKind;
+
     use super::*;
-    use crate::testing::{record, written_zone};
+    use crate::{
+        records::TYPE_TXT,
+        testing::{record, written_zone},
+    };
 
     fn zone() -> Zone {
         let mut written = written_zone();
@@ -332,6 +220,21 @@ mod tests {
     }
 
     #[test]
+    fn a_wildcard_stands_for_names_that_do_not_exist_and_only_below_its_parent() {
+        let mut written = written_zone();
+        written.records.push(record("*.wild", RecordKind::A([192, 0, 2, 9].into())));
+        written.records.push(record("a.b.wild", RecordKind::A([192, 0, 2, 8].into())));
+        let zone = Zone::new(&written, 1).unwrap();
+
+        assert!(matches!(find(&zone, "x.wild.example.test", TYPE_A), Found::Records(_)));
+        assert!(matches!(find(&zone, "x.y.wild.example.test", TYPE_A), Found::Records(_)));
+        assert_eq!(find(&zone, "x.wild.example.test", TYPE_TXT), Found::NoData);
+        assert_eq!(find(&zone, "b.wild.example.test", TYPE_A), Found::NoData);
+        assert_eq!(find(&zone, "x.b.wild.example.test", TYPE_A), Found::NxDomain);
+        assert_eq!(find(&zone, "x.example.test", TYPE_A), Found::NxDomain);
+    }
+
+    #[test]
     fn any_gets_one_hinfo() {
         let zone = zone();
 
@@ -357,16 +260,6 @@ mod tests {
         };
         assert_eq!((soa.ttl, &soa.data[..]), (3_600, &[expected][..]));
         assert_eq!((zone.denial.ttl, &zone.denial.data), (300, &soa.data));
-    }
-
-    #[test]
-    fn a_long_text_is_split_over_255() {
-        let Some(Data::Raw(bytes)) = txt(&"x".repeat(300)) else {
-            panic!("data was expected");
-        };
-
-        assert_eq!((bytes.len(), bytes[0], bytes[256]), (302, 255, 45));
-        assert_eq!(txt(""), Some(Data::Raw(vec![0])));
     }
 
     #[test]

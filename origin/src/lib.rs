@@ -1,1 +1,22 @@
-//! Placeholder.
+//! The control plane: takes writes, keeps the journal and the blobs, and fans out to followers.
+//!
+//! The `mod` lines read as the way of a write: a command comes in through the API, is decided,
+//! appended to the journal, folded into views, judged by the lease book, and pushed to the feeds.
+
+mod api;
+mod auth;
+mod decide;
+mod fault;
+mod journal;
+mod views;
+mod lease_book;
+mod core;
+mod blobs;
+mod variants;
+mod collect;
+mod feed;
+mod clock;
+mod metrics;
+mod start;
+
+pub use start::{Origin, Running};

@@ -1,0 +1,63 @@
+//! What followers call: the feed, acks, and the snapshot.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::stream;
+use serde::Deserialize;
+use wire::{Ack, AckAnswer, FeedLine, Grant, Position, Role};
+
+use super::{Shared, name};
+use crate::auth;
+use crate::fault::Fault;
+use crate::feed;
+use crate::journal::Fit;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct After {
+    after: String,
+    role: Role,
+}
+
+/// An endless answer: a line per batch of events behind a position, and a line each heartbeat.
+#[utoipa::path(get, path = "/v1/feed", params(("after" = String, Query), ("role" = Role, Query)), responses((status = 200, body = FeedLine, content_type = "application/x-ndjson"), (status = 409, body = wire::Problem)))]
+pub(super) async fn feed(core: Shared, request: HttpRequest, query: web::Query<After>) -> Result<HttpResponse, Fault> {
+    auth::caller(&core, &request)?.must_follow(query.role)?;
+    let after: Position = name(&query.after)?;
+    let fit = core.journal.fit(&after);
+    core.note_lost_history(fit, after.epoch).await?;
+    match fit {
+        Fit::Here => {}
+        Fit::Cut => return Err(Fault::NeedsSnapshot(format!("events behind {after} were cut"))),
+        Fit::OtherEpoch | Fit::Lost => return Err(Fault::NeedsSnapshot(format!("{after} is of another history"))),
+    }
+    let lines = feed::start(core.into_inner(), after, query.role);
+    let lines = stream::unfold(lines, |mut lines| async { lines.recv().await.map(|line| (Ok::<_, actix_web::Error>(line), lines)) });
+    Ok(HttpResponse::Ok().content_type("application/x-ndjson").insert_header(("Cache-Control", "no-store")).streaming(lines))
+}
+
+/// "All up to this position is in force here": answers with a lease, or with the reason for none.
+#[utoipa::path(post, path = "/v1/ack", request_body = Ack, responses((status = 200, body = AckAnswer)))]
+pub(super) async fn ack(core: Shared, request: HttpRequest, body: web::Json<Ack>) -> Result<HttpResponse, Fault> {
+    let caller = auth::caller(&core, &request)?;
+    caller.must(&Grant::Follow(Some(body.role), Some(body.follower.clone())))?;
+    let answer = core.ack(body.into_inner()).await?;
+    core.metrics.acks.inc();
+    if answer.reason.is_some() {
+        core.metrics.acks_refused.inc();
+    }
+    Ok(HttpResponse::Ok().json(answer))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct For {
+    role: Role,
+}
+
+/// The fold of the journal as a follower of `role` begins with.
+#[utoipa::path(get, path = "/v1/snapshot", params(("role" = Role, Query)), responses((status = 200, body = Object)))]
+pub(super) async fn snapshot(core: Shared, request: HttpRequest, query: web::Query<For>) -> Result<HttpResponse, Fault> {
+    auth::caller(&core, &request)?.must_follow(query.role)?;
+    let snapshot = core.journal.state().for_role(query.role);
+    Ok(HttpResponse::Ok().json(snapshot))
+}

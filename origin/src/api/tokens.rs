@@ -1,0 +1,61 @@
+//! Tokens: issued, listed, revoked. A secret is shown once, in the answer that issues it.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use wire::{Fact, Grant, TokenInfo, TokenIssued, TokenRequest};
+
+use super::Shared;
+use crate::auth;
+use crate::fault::Fault;
+
+/// Tokens in all.
+const MOST: usize = 10_000;
+
+/// Issues a token.
+#[utoipa::path(post, path = "/v1/tokens", request_body = TokenRequest, responses((status = 201, body = TokenIssued)))]
+pub(super) async fn issue(core: Shared, request: HttpRequest, body: web::Json<TokenRequest>) -> Result<HttpResponse, Fault> {
+    let caller = auth::caller(&core, &request)?;
+    caller.must(&Grant::Admin)?;
+    let TokenRequest { name, can } = body.into_inner();
+    if can.is_empty() {
+        return Err(Fault::bad("a token that may do nothing is of no use: give it at least one scope in `can`"));
+    }
+    if name.len() > 100 || name.chars().any(char::is_control) {
+        return Err(Fault::bad("a token's name has at most 100 characters, and no control characters"));
+    }
+    let count = core.journal.state().control.as_ref().map_or(0, |control| control.tokens.len());
+    if count >= MOST {
+        return Err(Fault::Conflict(format!("there are {count} tokens already; revoke some")));
+    }
+    let secret = auth::new_secret()?;
+    // The id must not lead to the secret, nor repeat.
+    let id = wire::Digest::of(secret.hash().to_string().as_bytes()).short();
+    let name = if name.is_empty() { id.clone() } else { name };
+    core.append(&caller.name, vec![Fact::TokenIssued { id: id.clone(), name, hash: secret.hash(), can }], Vec::new()).await?;
+    Ok(HttpResponse::Created().insert_header(("Cache-Control", "no-store")).json(TokenIssued { id, token: secret.reveal().to_owned() }))
+}
+
+/// Lists the tokens in force, without their secrets.
+#[utoipa::path(get, path = "/v1/tokens", responses((status = 200, body = Vec<TokenInfo>)))]
+pub(super) async fn list(core: Shared, request: HttpRequest) -> Result<HttpResponse, Fault> {
+    auth::caller(&core, &request)?.must(&Grant::Admin)?;
+    let state = core.journal.state();
+    let tokens = state.control.iter().flat_map(|control| &control.tokens);
+    let rows: Vec<_> = tokens
+        .map(|(id, token)| TokenInfo { id: id.clone(), name: token.name.clone(), can: token.can.clone(), issued_at: token.issued_at })
+        .collect();
+    Ok(HttpResponse::Ok().json(rows))
+}
+
+/// Revokes a token, at once.
+#[utoipa::path(delete, path = "/v1/tokens/{id}", params(("id" = String, Path)), responses((status = 204), (status = 404, body = wire::Problem)))]
+pub(super) async fn revoke(core: Shared, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, Fault> {
+    let caller = auth::caller(&core, &request)?;
+    caller.must(&Grant::Admin)?;
+    let id = path.into_inner();
+    let known = core.journal.state().control.as_ref().is_some_and(|control| control.tokens.contains_key(&id));
+    if !known {
+        return Err(Fault::NotFound(format!("there is no token `{id}`; see `atoll token list`")));
+    }
+    core.append(&caller.name, vec![Fact::TokenRevoked { id }], Vec::new()).await?;
+    Ok(HttpResponse::NoContent().finish())
+}

@@ -1,0 +1,108 @@
+//! Collects what nobody needs any more: versions beyond a site's limit are retired, and blobs that
+//! no version needs are deleted in two steps, condemned by an event first and deleted after a grace.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wire::{Digest, Fact, Manifest, Timestamp};
+
+use crate::core::Core;
+use crate::decide;
+use crate::fault::Fault;
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(600);
+
+/// How long a blob stays that no version needs: a publish that sends it may still be under way.
+const UNUSED_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a condemned blob stays: an edge may be fetching it for a version that was just retired.
+const GRACE: Duration = Duration::from_secs(3600);
+
+/// Digests in one event.
+const IN_ONE_EVENT: usize = 1000;
+
+/// Collects every now and then until the origin stops.
+pub(crate) async fn run(core: Arc<Core>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.tick().await;
+    loop {
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(fault) = collect(&core, Timestamp::now()).await {
+            tracing::warn!(%fault, "failed to collect unused blobs; trying again later");
+        }
+    }
+}
+
+/// Does one round of all steps.
+pub(crate) async fn collect(core: &Core, now: Timestamp) -> Result<(), Fault> {
+    retire(core, now).await?;
+    let needed = needed(core).await?;
+    condemn(core, &needed, now).await?;
+    delete(core, now).await
+}
+
+async fn retire(core: &Core, now: Timestamp) -> Result<(), Fault> {
+    let network = core.network();
+    let facts: Vec<_> = {
+        let state = core.journal.state();
+        let sites = state.sites.iter().filter_map(|(name, site)| Some((name, site, network.sites.get(name)?)));
+        sites
+            .flat_map(|(name, site, settings)| {
+                let old = decide::retirable(site, settings.keep_versions, now);
+                old.into_iter().map(|version| Fact::VersionRetired { site: name.clone(), version }).collect::<Vec<_>>()
+            })
+            .collect()
+    };
+    if !facts.is_empty() {
+        core.append("origin", facts, Vec::new()).await?;
+    }
+    Ok(())
+}
+
+/// Returns every blob that a version needs, its manifest included.
+async fn needed(core: &Core) -> Result<HashSet<Digest>, Fault> {
+    let versions = core.journal.state().manifests();
+    let mut needed = HashSet::new();
+    for version in versions {
+        let text = core.blobs.read_whole(version).await.map_err(|error| Fault::Storage(error.to_string()))?;
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| Fault::Storage(error.to_string()))?;
+        needed.insert(version);
+        needed.extend(manifest.files.into_iter().map(|file| file.digest));
+    }
+    Ok(needed)
+}
+
+async fn condemn(core: &Core, needed: &HashSet<Digest>, now: Timestamp) -> Result<(), Fault> {
+    let already = core.journal.state().control.as_ref().map(|control| control.condemned.clone()).unwrap_or_default();
+    let unused: Vec<_> = core
+        .blobs
+        .all()
+        .into_iter()
+        .filter(|(digest, known)| !needed.contains(digest) && !already.contains_key(digest) && now.since(known.stored_at) >= UNUSED_FOR)
+        .map(|(digest, _)| digest)
+        .collect();
+    for digests in unused.chunks(IN_ONE_EVENT) {
+        core.append("origin", vec![Fact::BlobsCondemned { digests: digests.to_vec() }], Vec::new()).await?;
+    }
+    Ok(())
+}
+
+/// Deletes what was condemned long enough ago. No commit can lift a blob meanwhile.
+async fn delete(core: &Core, now: Timestamp) -> Result<(), Fault> {
+    let _held = core.collecting.lock().await;
+    let condemned = core.journal.state().control.as_ref().map(|control| control.condemned.clone()).unwrap_or_default();
+    let due: Vec<_> = condemned.into_iter().filter(|(_, at)| now.since(*at) >= GRACE).map(|(digest, _)| digest).collect();
+    for digests in due.chunks(IN_ONE_EVENT) {
+        for digest in digests {
+            core.blobs.delete(*digest).await.map_err(|error| Fault::Storage(error.to_string()))?;
+            core.variants.delete(digest);
+        }
+        core.append("origin", vec![Fact::BlobsDeleted { digests: digests.to_vec() }], Vec::new()).await?;
+    }
+    Ok(())
+}

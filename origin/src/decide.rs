@@ -1,0 +1,273 @@
+//! Decides what a command means: values in, facts or a refusal out. No clock, no disk, no socket.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use config::{Network, Rule, WhenFenced};
+use wire::{
+    Alias, AliasMove, Digest, Fact, FilePath, Host, HostPattern, Manifest, Owner, PrefixScope, PurgeRequest, Scope, SiteName, SiteState,
+    State, Tag, UrlScope,
+};
+
+use crate::fault::Fault;
+
+/// Scopes in one purge.
+const MAX_SCOPES: usize = 1000;
+
+/// A purge with its hosts and URLs resolved, and what its sender should know.
+#[derive(Debug)]
+pub(crate) struct ResolvedPurge {
+    pub(crate) fact: Fact,
+    pub(crate) notes: Vec<String>,
+}
+
+/// Resolves a purge request against the configuration.
+pub(crate) fn purge(request: &PurgeRequest, network: &Network) -> Result<ResolvedPurge, Fault> {
+    let count = request.urls.len() + request.tags.len() + request.prefixes.len() + request.sites.len();
+    if count == 0 && !request.all {
+        return Err(Fault::bad("nothing to purge: give urls, tags, prefixes, sites, or all"));
+    }
+    if count > MAX_SCOPES {
+        return Err(Fault::bad(format!("{count} scopes are more than the {MAX_SCOPES} that one purge may have")));
+    }
+    let mut notes = Vec::new();
+    let mut scopes = Vec::with_capacity(count + 1);
+    if request.all {
+        scopes.push(Scope::All);
+    }
+    for url in &request.urls {
+        let url: UrlScope = url.parse().map_err(Fault::bad)?;
+        check_owner(network, &request.owner, &url.host, url.target.path(), &mut notes)?;
+        scopes.push(Scope::Url(url));
+    }
+    for tag in &request.tags {
+        scopes.push(Scope::Tag(tag.parse::<Tag>().map_err(Fault::bad)?));
+    }
+    for prefix in &request.prefixes {
+        let prefix: PrefixScope = prefix.parse().map_err(Fault::bad)?;
+        check_owner(network, &request.owner, &prefix.host, prefix.path.path(), &mut notes)?;
+        scopes.push(Scope::Prefix(prefix));
+    }
+    for site in &request.sites {
+        scopes.extend(site_scopes(network, &request.owner, site)?);
+    }
+    scopes.dedup();
+    Ok(ResolvedPurge { fact: Fact::Purged { owner: request.owner.clone(), mode: request.mode, scopes }, notes })
+}
+
+fn check_owner(network: &Network, owner: &Owner, host: &Host, path: &str, notes: &mut Vec<String>) -> Result<(), Fault> {
+    let found = match network.rule_for(host, path) {
+        None => {
+            notes.push(format!("no site or route answers for {host}{path}: there is nothing to purge"));
+            return Ok(());
+        }
+        Some(Rule::Site(site)) => {
+            notes.push(format!("{host}{path} is an asset of site `{}`: it changes by publishing, there is nothing to purge", site.name));
+            &site.owner
+        }
+        Some(Rule::Route(route)) => &route.owner,
+    };
+    if found == owner {
+        return Ok(());
+    }
+    Err(Fault::Forbidden(format!("{host}{path} belongs to owner `{found}`, not to `{owner}`")))
+}
+
+/// A site means all responses on its hosts; a pattern of hosts means all of its owner.
+fn site_scopes(network: &Network, owner: &Owner, name: &str) -> Result<Vec<Scope>, Fault> {
+    let name: SiteName = name.parse().map_err(Fault::bad)?;
+    let site = network.sites.get(&name).ok_or_else(|| unknown_site(network, &name))?;
+    if &site.owner != owner {
+        return Err(Fault::Forbidden(format!("site `{name}` belongs to owner `{}`, not to `{owner}`", site.owner)));
+    }
+    let scope = |host: &HostPattern| match host {
+        HostPattern::Exact(host) => Scope::Host(host.clone()),
+        HostPattern::Below(_) | HostPattern::Any => Scope::All,
+    };
+    Ok(site.hosts.iter().map(scope).collect())
+}
+
+/// Names the sites that there are, so that a slip of the finger is seen at once.
+pub(crate) fn unknown_site(network: &Network, name: &SiteName) -> Fault {
+    let known: Vec<_> = network.sites.keys().map(SiteName::as_str).collect();
+    Fault::NotFound(format!("there is no site `{name}` in the configuration; there are: {}", known.join(", ")))
+}
+
+/// Returns the routes by whose `when_fenced` an edge that has been fenced for `fenced_for` may go on
+/// serving what the purge matches (P7).
+pub(crate) fn may_serve(fact: &Fact, network: &Network, fenced_for: Duration) -> BTreeSet<String> {
+    let Fact::Purged { owner, scopes, .. } = fact else { return BTreeSet::new() };
+    let goes_on = |when| match when {
+        WhenFenced::Serve => true,
+        WhenFenced::ServeFor(span) => fenced_for < span,
+        WhenFenced::Revalidate | WhenFenced::Refuse => false,
+    };
+    let routes = network.routes.values().filter(|route| goes_on(route.when_fenced));
+    let touched = routes.filter(|route| {
+        scopes.iter().any(|scope| match scope {
+            Scope::Unknown(_) => true,
+            Scope::All | Scope::Tag(_) => &route.owner == owner,
+            Scope::Host(host) => has_host(&route.hosts, host),
+            Scope::Url(url) => has_host(&route.hosts, &url.host),
+            Scope::Prefix(prefix) => has_host(&route.hosts, &prefix.host),
+        })
+    });
+    touched.map(|route| route.name.to_string()).collect()
+}
+
+fn has_host(patterns: &[HostPattern], host: &Host) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(host))
+}
+
+/// Checks a manifest against the site's limits.
+pub(crate) fn manifest(manifest: Manifest, site: &config::Site) -> Result<Manifest, Fault> {
+    let manifest = Manifest::new(manifest.files).map_err(Fault::bad)?;
+    if manifest.files.len() as u64 > site.max_files {
+        return Err(Fault::TooLarge(format!(
+            "{} files are more than the {} that site `{}` may have",
+            manifest.files.len(),
+            site.max_files,
+            site.name
+        )));
+    }
+    if let Some(file) = manifest.files.iter().find(|file| file.size > site.max_file.0) {
+        return Err(Fault::TooLarge(format!(
+            "`{}` has {} bytes, more than the {} that a file of site `{}` may have",
+            file.path, file.size, site.max_file, site.name
+        )));
+    }
+    Ok(manifest)
+}
+
+/// Returns the paths whose name says that their bytes never change, and whose bytes changed.
+pub(crate) fn rewritten<'a>(new: &Manifest, recent: impl IntoIterator<Item = &'a Manifest>) -> Vec<FilePath> {
+    let mut paths = BTreeSet::new();
+    for old in recent {
+        for file in new.files.iter().filter(|file| file.path.has_hash()) {
+            if old.get(file.path.as_str()).is_some_and(|before| before.digest != file.digest) {
+                paths.insert(file.path.clone());
+            }
+        }
+    }
+    paths.into_iter().collect()
+}
+
+/// Paths that a file system without case would lay over each other.
+pub(crate) fn case_twins(manifest: &Manifest) -> Vec<String> {
+    let mut seen = std::collections::HashMap::new();
+    let mut twins = Vec::new();
+    for file in &manifest.files {
+        if let Some(first) = seen.insert(file.path.as_str().to_lowercase(), &file.path) {
+            twins.push(format!("`{first}` and `{}` differ by case alone", file.path));
+        }
+    }
+    twins
+}
+
+/// What moving an alias comes to.
+#[derive(Debug)]
+pub(crate) enum Moved {
+    /// It points there already.
+    Already,
+    /// This fact moves it, if its stream still stands at this seq.
+    By { fact: Fact, if_seq: u64, previous: Option<Digest> },
+}
+
+/// Decides a move of an alias. `if_match` is the version that the sender believes it to point to.
+pub(crate) fn move_alias(state: &State, site: &SiteName, alias: &Alias, to: &AliasMove, if_match: Option<&Digest>) -> Result<Moved, Fault> {
+    let empty = SiteState::default();
+    let known = state.sites.get(site).unwrap_or(&empty);
+    if !known.versions.contains_key(&to.version) {
+        return Err(Fault::NotFound(format!("site `{site}` has no version {}", to.version)));
+    }
+    let current = known.aliases.get(alias);
+    if let Some(expected) = if_match
+        && current.map(|alias| &alias.version) != Some(expected)
+    {
+        let points = current.map_or_else(|| "nothing".to_owned(), |alias| alias.version.to_string());
+        return Err(Fault::Precondition(format!("`{alias}` of site `{site}` points to {points}, not to {expected}")));
+    }
+    if current.is_some_and(|alias| alias.version == to.version) {
+        return Ok(Moved::Already);
+    }
+    let fact = Fact::AliasMoved { site: site.clone(), alias: alias.clone(), version: to.version, back: to.back };
+    let if_seq = current.map_or(0, |alias| alias.seq);
+    Ok(Moved::By { fact, if_seq, previous: current.map(|alias| alias.version) })
+}
+
+/// Returns the versions of a site that may be retired: beyond the newest `keep`, and neither pointed
+/// to, nor within reach of a rollback, nor left within the last day.
+pub(crate) fn retirable(site: &SiteState, keep: u64, now: wire::Timestamp) -> Vec<Digest> {
+    let mut by_age: Vec<_> = site.versions.iter().collect();
+    by_age.sort_by_key(|(version, known)| (std::cmp::Reverse(known.published_at), **version));
+    let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+    let pointed = |version: &Digest| site.aliases.values().any(|alias| alias.version == *version);
+    let old = by_age.into_iter().skip(keep).filter(|(version, known)| {
+        let last = known.left_at.unwrap_or(known.published_at).max(known.published_at);
+        !pointed(version) && now.since(last) >= wire::KEPT_FOR
+    });
+    old.map(|(version, _)| *version).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn network() -> Network {
+        Network::from_json(&json!({
+            "sites": { "www": { "hosts": ["www.test"] }, "any": { "hosts": ["*"], "owner": "other" } },
+            "upstreams": { "u": { "servers": ["http://127.0.0.1:1"] } },
+            "routes": {
+                "api": { "hosts": ["api.test"], "upstream": "u" },
+                "lazy": { "hosts": ["lazy.test"], "upstream": "u", "when_fenced": { "serve_for": "1h" } },
+            },
+        }))
+        .unwrap()
+    }
+
+    fn decide(request: serde_json::Value) -> Result<ResolvedPurge, Fault> {
+        purge(&serde_json::from_value(request).unwrap(), &network())
+    }
+
+    fn scopes(request: serde_json::Value) -> Vec<String> {
+        match decide(request).unwrap().fact {
+            Fact::Purged { scopes, .. } => scopes.iter().map(ToString::to_string).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_purge_is_resolved_to_canonical_scopes() {
+        assert_eq!(scopes(json!({ "urls": ["https://api.test:8081/a/../b?x"], "tags": ["t"] })), ["url api.test/b?x", "tag t"]);
+        assert_eq!(scopes(json!({ "sites": ["www"] })), ["host www.test"]);
+        assert_eq!(scopes(json!({ "sites": ["any"], "owner": "other" })), ["all"]);
+    }
+
+    #[test]
+    fn a_purge_that_means_nothing_or_something_of_others_is_refused() {
+        assert!(matches!(decide(json!({})), Err(Fault::Bad(said)) if said.contains("nothing to purge")));
+        assert!(matches!(decide(json!({ "urls": ["/a"] })), Err(Fault::Bad(_))));
+        assert!(matches!(decide(json!({ "tags": ["a b"] })), Err(Fault::Bad(_))));
+        assert!(matches!(decide(json!({ "sites": ["wwww"] })), Err(Fault::NotFound(said)) if said.contains("www")));
+        assert!(matches!(decide(json!({ "sites": ["any"] })), Err(Fault::Forbidden(_))));
+        assert!(matches!(decide(json!({ "urls": ["elsewhere.test/"] })), Err(Fault::Forbidden(_))));
+    }
+
+    #[test]
+    fn a_purge_of_assets_says_that_it_touches_nothing() {
+        let notes = decide(json!({ "urls": ["www.test/index.html"] })).unwrap().notes;
+        assert!(notes[0].contains("publishing"), "{notes:?}");
+    }
+
+    #[test]
+    fn p7_routes_that_go_on_serving_are_named_where_the_purge_touches_them() {
+        let fact = |request| decide(request).unwrap().fact;
+        let named =
+            |request, fenced_for| may_serve(&fact(request), &network(), Duration::from_secs(fenced_for)).into_iter().collect::<Vec<_>>();
+        assert_eq!(named(json!({ "tags": ["t"] }), 10), ["lazy"]);
+        assert_eq!(named(json!({ "tags": ["t"] }), 3600), Vec::<String>::new());
+        assert_eq!(named(json!({ "urls": ["api.test/"] }), 10), Vec::<String>::new());
+        assert_eq!(named(json!({ "prefixes": ["lazy.test/a"] }), 10), ["lazy"]);
+    }
+}

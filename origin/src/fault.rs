@@ -1,0 +1,134 @@
+//! Why the control API says no, and how it says it: one place maps a fault to a status and a problem.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, ResponseError};
+use serde_json::Value;
+use wire::Problem;
+
+use crate::journal::AppendError;
+
+/// What went wrong, and whose fault it is.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The request can't be meant.
+    Bad(String),
+    /// No token, or none that is known.
+    Unauthorised,
+    /// The token may not do that.
+    Forbidden(String),
+    /// There is no such thing.
+    NotFound(String),
+    /// Somebody else was faster, or what is there does not allow it.
+    Conflict(String),
+    /// A position that needs a snapshot.
+    NeedsSnapshot(String),
+    /// `If-Match` did not.
+    Precondition(String),
+    /// Over a limit.
+    TooLarge(String),
+    /// The configuration has complaints.
+    Complaints(config::Complaints),
+    /// The disk is full, or storage fails otherwise; nothing was kept.
+    Storage(String),
+    /// The origin is stopping.
+    Stopping,
+}
+
+impl Fault {
+    /// Wraps what a parser said.
+    pub(crate) fn bad(said: impl fmt::Display) -> Self {
+        Self::Bad(said.to_string())
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Self::Bad(_) => "The request is wrong",
+            Self::Unauthorised => "A token is needed",
+            Self::Forbidden(_) => "The token does not allow this",
+            Self::NotFound(_) => "There is no such thing",
+            Self::Conflict(_) => "It was changed in the meantime",
+            Self::NeedsSnapshot(_) => "A snapshot is needed",
+            Self::Precondition(_) => "The precondition does not hold",
+            Self::TooLarge(_) => "It is too large",
+            Self::Complaints(_) => "The configuration is wrong",
+            Self::Storage(_) => "It could not be stored",
+            Self::Stopping => "The origin is stopping",
+        }
+    }
+
+    fn more(&self) -> BTreeMap<String, Value> {
+        match self {
+            Self::NeedsSnapshot(_) => BTreeMap::from([("snapshot".to_owned(), "/v1/snapshot".into())]),
+            Self::Complaints(complaints) => {
+                let lines = complaints.as_slice().iter().map(|complaint| Value::from(complaint.to_string())).collect();
+                BTreeMap::from([("complaints".to_owned(), lines)])
+            }
+            _ => BTreeMap::new(),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unauthorised => f.write_str("send `Authorization: Bearer TOKEN` with a token of this network"),
+            Self::Stopping => f.write_str("try another origin, or again in a moment"),
+            Self::Complaints(complaints) => write!(f, "{complaints}"),
+            Self::Bad(said)
+            | Self::Forbidden(said)
+            | Self::NotFound(said)
+            | Self::Conflict(said)
+            | Self::NeedsSnapshot(said)
+            | Self::Precondition(said)
+            | Self::TooLarge(said)
+            | Self::Storage(said) => f.write_str(said),
+        }
+    }
+}
+
+impl From<AppendError> for Fault {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Conflict { .. } => Self::Conflict(error.to_string()),
+            AppendError::Storage(_) => Self::Storage(error.to_string()),
+            AppendError::Stopped => Self::Stopping,
+        }
+    }
+}
+
+impl ResponseError for Fault {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::Bad(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorised => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Conflict(_) | Self::NeedsSnapshot(_) => StatusCode::CONFLICT,
+            Self::Precondition(_) => StatusCode::PRECONDITION_FAILED,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Complaints(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Storage(_) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let status = self.status_code();
+        let problem = Problem {
+            kind: "about:blank".to_owned(),
+            title: self.title().to_owned(),
+            status: status.as_u16(),
+            detail: self.to_string(),
+            more: self.more(),
+        };
+        let mut response = HttpResponse::build(status);
+        if matches!(self, Self::Unauthorised) {
+            response.insert_header(("WWW-Authenticate", "Bearer"));
+        }
+        // What a command line or a person reads of it must not depend on how the body was sent.
+        response.content_type("application/problem+json").body(serde_json::to_vec(&problem).unwrap_or_default())
+    }
+}

@@ -1,0 +1,153 @@
+//! The feed: one endless answer per follower, a line per batch of events as they are appended and a
+//! line each heartbeat. Who reads too slowly is cut off and comes back with its position.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use wire::{Chain, Epoch, LiveEdge, Position, Role};
+
+use crate::clock::boottime;
+use crate::core::Core;
+use crate::journal::StoredEvent;
+
+/// Lines that wait for a slow reader.
+const QUEUE: usize = 16;
+
+/// Events in one line.
+const BATCH: usize = 512;
+
+/// Like [`wire::FeedLine`], with the events as the journal holds them.
+#[derive(Serialize)]
+struct Line<'a> {
+    epoch: Epoch,
+    from: u64,
+    to: u64,
+    chain: Chain,
+    head: u64,
+    events: Vec<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<Vec<LiveEdge>>,
+}
+
+/// Starts the feed behind `after` and returns its lines. It ends when the reader leaves, when it is
+/// too slow, when the epoch changes, and when the origin stops.
+pub(crate) fn start(core: Arc<Core>, after: Position, role: Role) -> mpsc::Receiver<Bytes> {
+    let (lines, out) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        core.metrics.feeds.inc();
+        Feed { at: after, role, live_version: None, lines, core: &core }.run().await;
+        core.metrics.feeds.dec();
+    });
+    out
+}
+
+struct Feed<'a> {
+    at: Position,
+    role: Role,
+    /// The version of the live set that was sent last.
+    live_version: Option<u64>,
+    lines: mpsc::Sender<Bytes>,
+    core: &'a Core,
+}
+
+/// Why a feed ended.
+enum End {
+    ReaderLeft,
+    TooSlow,
+    Elsewhere,
+}
+
+impl Feed<'_> {
+    async fn run(mut self) {
+        let ended = self.follow().await;
+        if let Err(End::TooSlow) = ended {
+            self.core.metrics.feeds_cut.inc();
+            tracing::info!(at = %self.at, "a feed was cut off: its reader is too slow");
+        }
+    }
+
+    async fn follow(&mut self) -> Result<(), End> {
+        let mut heads = self.core.journal.watch_head();
+        let mut book = self.core.watch_book();
+        loop {
+            // At least one line at once, so that the follower knows where it stands.
+            while !self.send_next().await? {}
+            let heartbeat = self.core.network().heartbeat;
+            tokio::select! {
+                changed = heads.changed() => changed.map_err(|_| End::Elsewhere)?,
+                _ = book.changed(), if self.role == Role::Dns => self.wait_for_live_change(&mut book).await,
+                () = tokio::time::sleep(self.until_live_change().min(heartbeat)) => {}
+                () = self.lines.closed() => return Err(End::ReaderLeft),
+                () = self.core.stop.cancelled() => return Err(End::Elsewhere),
+            }
+        }
+    }
+
+    /// An ack that changes nothing for the DNS wakes nobody.
+    async fn wait_for_live_change(&self, book: &mut tokio::sync::watch::Receiver<u64>) {
+        while self.live_version == Some(self.core.book().live_version()) {
+            let wait = self.until_live_change().min(self.core.network().heartbeat);
+            if tokio::time::timeout(wait, book.changed()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// A lease that ends takes its edge out of the DNS without any message.
+    fn until_live_change(&self) -> Duration {
+        if self.role != Role::Dns {
+            return Duration::MAX;
+        }
+        let now = boottime();
+        self.core.book().next_end(now).map_or(Duration::MAX, |end| end.saturating_sub(now) + Duration::from_millis(1))
+    }
+
+    /// Sends the next batch; tells whether the feed has caught up.
+    async fn send_next(&mut self) -> Result<bool, End> {
+        let head = self.core.journal.head();
+        if head.epoch != self.at.epoch {
+            return Err(End::Elsewhere);
+        }
+        let events = self.core.journal.read_after(self.at.seq, BATCH).await.map_err(|_| End::Elsewhere)?;
+        if events.first().is_some_and(|first| first.seq != self.at.seq + 1) {
+            return Err(End::Elsewhere);
+        }
+        let to = events.last().map_or(self.at, |last| Position { seq: last.seq, chain: last.chain, ..self.at });
+        let line = self.line(&events, to, head.seq.max(to.seq));
+        // Two leases without room for a line: the reader is gone or lost.
+        let patience = self.core.network().lease * 2;
+        match tokio::time::timeout(patience, self.lines.send(line)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(End::ReaderLeft),
+            Err(_) => return Err(End::TooSlow),
+        }
+        self.at = to;
+        Ok(to.seq >= head.seq)
+    }
+
+    fn line(&mut self, events: &[Arc<StoredEvent>], to: Position, head: u64) -> Bytes {
+        let mine = events.iter().filter(|event| event.class.is_for(self.role));
+        let live = (self.role == Role::Dns).then(|| {
+            let book = self.core.book();
+            self.live_version = Some(book.live_version());
+            book.live(boottime())
+        });
+        let line = Line {
+            epoch: to.epoch,
+            from: self.at.seq,
+            to: to.seq,
+            chain: to.chain,
+            head,
+            // What stands in the journal is JSON.
+            events: mine.filter_map(|event| serde_json::from_str(&event.json).ok()).collect(),
+            live,
+        };
+        let mut text = serde_json::to_vec(&line).unwrap_or_default();
+        text.push(b'\n');
+        text.into()
+    }
+}

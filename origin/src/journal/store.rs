@@ -1,0 +1,238 @@
+//! The journal's file: events by seq, the snapshot behind which they were cut, and what must be
+//! known before a lease is granted. redb, one file, every commit waits for the disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use redb::{Database, ReadableDatabase, TableDefinition};
+use wire::{Chain, Epoch, Event, Position, State};
+
+use super::{OpenError, StoredEvent};
+use crate::clock::boottime;
+
+/// Chain and JSON by seq.
+const EVENTS: TableDefinition<'_, u64, (&[u8], &str)> = TableDefinition::new("events");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const SNAPSHOT: &str = "snapshot";
+const LONGEST_LEASE: &str = "longest_lease_ms";
+
+/// Events behind the snapshot after which the next one is written.
+pub(super) const SNAPSHOT_EVERY: u64 = 20_000;
+
+/// Events before the snapshot that stay, for followers that were away a while and for the audit.
+pub(super) const KEPT: u64 = 100_000;
+
+/// The journal's file.
+#[derive(Debug)]
+pub(crate) struct Store {
+    path: PathBuf,
+    /// `None` after a failed write until it was opened anew: redb refuses all work after an I/O error.
+    database: RwLock<Option<Database>>,
+}
+
+/// One event on its way into the file.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) event: Event,
+    pub(super) json: String,
+    pub(super) chain: Chain,
+}
+
+type Result<T> = std::result::Result<T, redb::Error>;
+
+impl Store {
+    /// Opens or founds the file and folds what it holds.
+    pub(super) fn open(path: &Path) -> std::result::Result<(Self, State), OpenError> {
+        let failed = |error: redb::Error| OpenError::Store { path: path.display().to_string(), why: error.to_string() };
+        let store = Self { path: path.to_owned(), database: RwLock::new(None) };
+        store.reopen().map_err(failed)?;
+        let mut state = match store.read_snapshot().map_err(failed)? {
+            Some(text) => serde_json::from_slice(&text).map_err(|error| OpenError::Damaged { seq: 0, why: error.to_string() })?,
+            None => store.found().map_err(failed)?,
+        };
+        store.fold_into(&mut state)?;
+        Ok((store, state))
+    }
+
+    fn reopen(&self) -> Result<()> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        *database = None;
+        *database = Some(Database::create(&self.path)?);
+        Ok(())
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        work(database.as_ref().ok_or(redb::Error::PreviousIo)?)
+    }
+
+    /// Writes in one transaction. After an I/O error (a full disk) the file is opened anew, so that
+    /// the next write may succeed; the failed one left nothing behind.
+    fn write(&self, work: impl FnOnce(&redb::WriteTransaction) -> Result<()>) -> Result<()> {
+        if self.database.read().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.reopen()?;
+        }
+        let written = self.with(|database| {
+            let mut transaction = database.begin_write()?;
+            // Else opening after a kill -9 walks the whole file.
+            transaction.set_quick_repair(true);
+            work(&transaction)?;
+            transaction.commit()?;
+            Ok(())
+        });
+        if written.is_err() {
+            // Where this fails too, the next write tries again.
+            let _ = self.reopen();
+        }
+        written
+    }
+
+    fn found(&self) -> Result<State> {
+        let state = State::new(random_epoch(), random());
+        self.write(|transaction| {
+            transaction.open_table(EVENTS)?;
+            write_snapshot(transaction, &state)
+        })?;
+        Ok(state)
+    }
+
+    /// Ends the life of this journal and begins another at the same seq: what followers hold from
+    /// the life before fits no longer. Events before are cut, as their places are of the other life.
+    pub(super) fn begin_epoch(&self, state: &mut State) -> Result<()> {
+        let mut next = state.clone();
+        next.position.epoch = random_epoch();
+        next.purges = wire::PurgeTable::new(random());
+        self.write(|transaction| {
+            transaction.open_table(EVENTS)?.retain(|_, _| false)?;
+            write_snapshot(transaction, &next)
+        })?;
+        *state = next;
+        Ok(())
+    }
+
+    fn read_snapshot(&self) -> Result<Option<Vec<u8>>> {
+        self.read_meta(SNAPSHOT)
+    }
+
+    fn read_meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.with(|database| match database.begin_read()?.open_table(META) {
+            Ok(table) => Ok(table.get(key)?.map(|value| value.value().to_vec())),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    fn fold_into(&self, state: &mut State) -> std::result::Result<(), OpenError> {
+        loop {
+            let after = state.position.seq;
+            let damaged = |seq: u64, why: &str| OpenError::Damaged { seq, why: why.to_owned() };
+            let events = self.read_after(after, 10_000).map_err(|error| damaged(after + 1, &error.to_string()))?;
+            if events.is_empty() {
+                return Ok(());
+            }
+            for stored in events {
+                let chain = state.position.chain.then(stored.json.as_bytes());
+                if stored.seq != state.position.seq + 1 || stored.chain != chain {
+                    return Err(damaged(stored.seq, "it does not follow from the event before it"));
+                }
+                let event: Event = serde_json::from_str(&stored.json).map_err(|error| damaged(stored.seq, &error.to_string()))?;
+                let position = Position { seq: stored.seq, chain, ..state.position };
+                state.apply(&event, position);
+            }
+        }
+    }
+
+    /// Writes a batch of events, durably; cuts the journal behind a new snapshot where it is time.
+    pub(super) fn append(&self, rows: &[Row], snapshot: Option<&State>) -> Result<()> {
+        self.write(|transaction| {
+            let mut events = transaction.open_table(EVENTS)?;
+            for row in rows {
+                events.insert(row.event.seq, (row.chain.as_bytes().as_slice(), row.json.as_str()))?;
+            }
+            if let Some(state) = snapshot {
+                events.retain_in(..state.position.seq.saturating_sub(KEPT), |_, _| false)?;
+                drop(events);
+                write_snapshot(transaction, state)?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn read_after(&self, seq: u64, most: usize) -> Result<Vec<Arc<StoredEvent>>> {
+        let now = boottime();
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(EVENTS)?;
+            let rows = table.range(seq + 1..)?.take(most);
+            rows.map(|row| {
+                let (seq, value) = row?;
+                let (chain, json) = value.value();
+                Ok(Arc::new(StoredEvent {
+                    seq: seq.value(),
+                    chain: read_chain(chain),
+                    class: class_of(json),
+                    json: json.into(),
+                    appended_at: now,
+                }))
+            })
+            .collect()
+        })
+    }
+
+    pub(super) fn chain_at(&self, seq: u64) -> Result<Option<Chain>> {
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(EVENTS)?;
+            // The events behind a position must all be there, or a snapshot is needed instead.
+            let follows = table.range(seq + 1..)?.next().transpose()?.is_some_and(|(next, _)| next.value() == seq + 1);
+            if seq == 0 && follows {
+                return Ok(Some(Chain::START));
+            }
+            Ok(table.get(seq)?.map(|value| read_chain(value.value().0)))
+        })
+    }
+
+    pub(super) fn longest_lease(&self) -> Result<Duration> {
+        let bytes = self.read_meta(LONGEST_LEASE)?;
+        let ms = bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        Ok(Duration::from_millis(ms))
+    }
+
+    pub(super) fn store_longest_lease(&self, lease: Duration) -> Result<()> {
+        let ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        self.write(|transaction| {
+            transaction.open_table(META)?.insert(LONGEST_LEASE, ms.to_be_bytes().as_slice())?;
+            Ok(())
+        })
+    }
+}
+
+fn write_snapshot(transaction: &redb::WriteTransaction, state: &State) -> Result<()> {
+    let text = serde_json::to_vec(state).map_err(|error| redb::Error::Io(std::io::Error::other(error)))?;
+    transaction.open_table(META)?.insert(SNAPSHOT, text.as_slice())?;
+    Ok(())
+}
+
+fn read_chain(bytes: &[u8]) -> Chain {
+    Chain::from_bytes(bytes.try_into().unwrap_or_default())
+}
+
+/// The class alone, without reading the rest of the event.
+fn class_of(json: &str) -> wire::Class {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        class: String,
+    }
+    serde_json::from_str::<Head>(json).map(|head| head.class).unwrap_or_default().into()
+}
+
+fn random_epoch() -> Epoch {
+    Epoch::from_bytes(random())
+}
+
+/// Randomness of the system; where it has none, nothing here is safe to start.
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    #[expect(clippy::expect_used, reason = "a system without randomness can't run an origin")]
+    getrandom::fill(&mut bytes).expect("the system has randomness");
+    bytes
+}

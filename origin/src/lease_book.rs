@@ -1,0 +1,380 @@
+//! The lease book: who may rely on what it has applied, until when, and what is complete therefore.
+//!
+//! Rules L1 to L6. Pure: time (CLOCK_BOOTTIME) and messages come in as arguments. Granting and
+//! completing happen on this one value, so they are atomic as long as one lock holds it (L5).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use wire::{Ack, AckAnswer, FollowerReceipt, FollowerState, FollowerStatus, LEASE_NONE, LiveEdge, NodeName, Refused, Role, Timestamp};
+
+/// How long a follower without a lease stays on receipts.
+const RETIRED_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Acks that are remembered per follower, to tell how long an event took.
+const ACKS: usize = 4096;
+
+/// Lives of one name whose leases may still run.
+const LIVES: usize = 16;
+
+/// Followers in all. Tokens are bound to names, so only a mistake comes here.
+const FOLLOWERS: usize = 100_000;
+
+/// Everything that decides leases and completion.
+#[derive(Debug)]
+pub(crate) struct LeaseBook {
+    followers: BTreeMap<(Role, NodeName), Follower>,
+    /// The highest seq that was reported complete (L2).
+    complete: u64,
+    /// Until then nothing is reported complete: leases of a book that was lost may still run (L5).
+    quiet_until: Duration,
+    /// Rises whenever the set of live edges, or what they say of themselves, changes.
+    live_version: u64,
+}
+
+#[derive(Debug)]
+struct Follower {
+    ack: Ack,
+    /// What its present life has acknowledged.
+    applied: u64,
+    /// When the origin counts its lease as ended, the margin included; `None` where it never had one.
+    until: Option<Duration>,
+    last_ack: Duration,
+    /// (seq, when acknowledged), the oldest first.
+    acks: VecDeque<(u64, Duration)>,
+    /// Leases of former lives: until when they may run. They say nothing any more (L4).
+    former: Vec<Duration>,
+    /// Lives that were replaced: their late acks are refused.
+    replaced: VecDeque<String>,
+}
+
+/// What an ack is judged by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// CLOCK_BOOTTIME.
+    pub(crate) now: Duration,
+    /// The journal's last seq.
+    pub(crate) head: u64,
+    /// Whether the ack's position is of this history.
+    pub(crate) fits: bool,
+    /// When the first event that it has not applied was appended, where there is one.
+    pub(crate) first_unapplied_at: Option<Duration>,
+    /// The length of a lease.
+    pub(crate) lease: Duration,
+    /// What the origin adds to it (L1).
+    pub(crate) margin: Duration,
+}
+
+impl LeaseBook {
+    /// Returns the book of an origin that has just started with a journal up to `head`. Leases that a
+    /// lost book granted may run until `quiet_until`, and all that the journal holds counts as complete.
+    pub(crate) fn new(head: u64, quiet_until: Duration) -> Self {
+        Self { followers: BTreeMap::new(), complete: head, quiet_until, live_version: 0 }
+    }
+
+    /// Starts again for a new epoch: no lease of the life before says anything about it.
+    pub(crate) fn begin_epoch(&mut self, head: u64, quiet_until: Duration) {
+        *self =
+            Self { live_version: self.live_version + 1, quiet_until: quiet_until.max(self.quiet_until), ..Self::new(head, quiet_until) };
+    }
+
+    /// Returns the highest seq that was reported complete.
+    pub(crate) fn complete(&self) -> u64 {
+        self.complete
+    }
+
+    /// Returns a number that rises whenever the live set changes.
+    pub(crate) fn live_version(&self) -> u64 {
+        self.live_version
+    }
+
+    /// Takes in an ack and decides about a lease.
+    pub(crate) fn ack(&mut self, ack: Ack, standing: &Standing) -> AckAnswer {
+        let refuse = |reason| AckAnswer { head: standing.head, lease_ms: LEASE_NONE, reason: Some(reason) };
+        if !standing.fits {
+            return refuse(Refused::OtherHistory);
+        }
+        let key = (ack.role, ack.follower.clone());
+        if !self.followers.contains_key(&key) && self.followers.len() >= FOLLOWERS {
+            return refuse(Refused::Retired);
+        }
+        let seq = ack.position.seq;
+        let before = self.followers.get(&key).map(|follower| follower.shown());
+        let follower = self.followers.entry(key).or_insert_with(|| Follower::new(ack.clone(), standing.now));
+        if !follower.meet(ack, standing.now) {
+            return refuse(Refused::Retired);
+        }
+        follower.acknowledge(seq, standing.now);
+        let answer = if seq < self.complete {
+            refuse(Refused::BelowComplete)
+        } else if standing.first_unapplied_at.is_some_and(|at| standing.now.saturating_sub(at) > standing.lease) {
+            refuse(Refused::Laggard)
+        } else {
+            follower.until = follower.until.max(Some(standing.now + standing.lease + standing.margin));
+            AckAnswer { head: standing.head, lease_ms: u64::try_from(standing.lease.as_millis()).unwrap_or(u64::MAX), reason: None }
+        };
+        if before != Some(follower.shown()) || answer.lease_ms == LEASE_NONE {
+            self.live_version += 1;
+        }
+        answer
+    }
+
+    /// Decides whether every edge has applied `seq` or is fenced, and remembers that it was said.
+    pub(crate) fn report_complete(&mut self, seq: u64, now: Duration) -> bool {
+        let complete =
+            seq <= self.complete || (now >= self.quiet_until && self.edges(now).all(|edge| edge.state(seq, now) != FollowerState::Pending));
+        // What is below the head of a lost book counts as complete for leases, but may not be said
+        // while leases of that book may still run.
+        if complete && now >= self.quiet_until {
+            self.complete = self.complete.max(seq);
+            return true;
+        }
+        false
+    }
+
+    /// Returns when the answer of [`Self::report_complete`] may change without any message.
+    pub(crate) fn next_change(&self, seq: u64, now: Duration) -> Option<Duration> {
+        let ends = self.edges(now).filter(|edge| edge.state(seq, now) == FollowerState::Pending).flat_map(Follower::leases);
+        ends.chain([self.quiet_until]).filter(|at| *at > now).min()
+    }
+
+    /// Returns each edge's line of a receipt for an event appended at `appended_at`.
+    pub(crate) fn receipt(&self, seq: u64, appended_at: Option<Duration>, now: Duration, wall: Timestamp) -> Vec<FollowerReceipt> {
+        self.edges(now).map(|edge| edge.receipt(seq, appended_at, now, wall)).collect()
+    }
+
+    /// Returns the edges that hold a lease, for the DNS.
+    pub(crate) fn live(&self, now: Duration) -> Vec<LiveEdge> {
+        let live = self.edges(now).filter(|edge| edge.until.is_some_and(|until| until > now));
+        live.map(|edge| LiveEdge {
+            edge: edge.ack.follower.clone(),
+            region: edge.ack.region.clone(),
+            answers: edge.ack.answers.clone(),
+            draining: edge.ack.draining,
+            load: edge.ack.load,
+        })
+        .collect()
+    }
+
+    /// Returns the next moment at which a lease of an edge ends.
+    pub(crate) fn next_end(&self, now: Duration) -> Option<Duration> {
+        self.edges(now).filter_map(|edge| edge.until).filter(|until| *until > now).min()
+    }
+
+    /// Returns every follower as `atoll status` shows it.
+    pub(crate) fn status(&self, head: u64, now: Duration) -> Vec<FollowerStatus> {
+        let present = self.followers.values().filter(|follower| !follower.retired(now));
+        present
+            .map(|follower| {
+                let left = follower.until.map_or(Duration::ZERO, |until| until.saturating_sub(now));
+                FollowerStatus {
+                    name: follower.ack.follower.clone(),
+                    role: follower.ack.role,
+                    region: follower.ack.region.clone(),
+                    live: !left.is_zero(),
+                    lease_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+                    applied: follower.applied,
+                    lag: head.saturating_sub(follower.applied),
+                    draining: follower.ack.draining,
+                    counts: follower.ack.counts.clone(),
+                }
+            })
+            .collect()
+    }
+
+    /// Returns the seqs that fenced edges stand at: what they may go on serving by was in force there.
+    pub(crate) fn fenced_at(&self, seq: u64, now: Duration) -> Vec<(u64, Duration)> {
+        let fenced = self.edges(now).filter(|edge| edge.state(seq, now) == FollowerState::Fenced);
+        fenced.map(|edge| (edge.applied, edge.until.unwrap_or_default())).collect()
+    }
+
+    fn edges(&self, now: Duration) -> impl Iterator<Item = &Follower> {
+        self.followers.values().filter(move |follower| follower.ack.role == Role::Edge && !follower.retired(now))
+    }
+}
+
+impl Follower {
+    fn new(ack: Ack, now: Duration) -> Self {
+        Self { ack, applied: 0, until: None, last_ack: now, acks: VecDeque::new(), former: Vec::new(), replaced: VecDeque::new() }
+    }
+
+    /// Tells whether the ack is of the present life; a life that was never seen replaces it.
+    fn meet(&mut self, ack: Ack, now: Duration) -> bool {
+        if self.replaced.contains(&ack.life) {
+            return false;
+        }
+        if ack.life != self.ack.life {
+            self.former.retain(|until| *until > now);
+            self.former.extend(self.until.take());
+            self.replaced.push_back(std::mem::take(&mut self.ack.life));
+            if self.replaced.len() > LIVES {
+                self.replaced.pop_front();
+            }
+            self.applied = 0;
+            self.acks.clear();
+        }
+        self.ack = ack;
+        self.last_ack = now;
+        true
+    }
+
+    fn acknowledge(&mut self, seq: u64, now: Duration) {
+        if seq > self.applied || self.acks.is_empty() {
+            self.applied = seq.max(self.applied);
+            self.acks.push_back((self.applied, now));
+            if self.acks.len() > ACKS {
+                self.acks.pop_front();
+            }
+        }
+    }
+
+    /// What the DNS is told of it.
+    fn shown(&self) -> (bool, bool, u64, Vec<std::net::IpAddr>) {
+        (self.until.is_some(), self.ack.draining, self.ack.load.to_bits(), self.ack.answers.clone())
+    }
+
+    fn leases(&self) -> impl Iterator<Item = Duration> {
+        self.former.iter().copied().chain(self.until)
+    }
+
+    fn retired(&self, now: Duration) -> bool {
+        self.leases().all(|until| until <= now) && now.saturating_sub(self.last_ack) > RETIRED_AFTER
+    }
+
+    fn state(&self, seq: u64, now: Duration) -> FollowerState {
+        let former_runs = self.former.iter().any(|until| *until > now);
+        let runs = self.until.is_some_and(|until| until > now);
+        match (self.applied >= seq, former_runs, runs) {
+            (_, true, _) | (false, false, true) => FollowerState::Pending,
+            (true, false, _) => FollowerState::Applied,
+            (false, false, false) => FollowerState::Fenced,
+        }
+    }
+
+    fn receipt(&self, seq: u64, appended_at: Option<Duration>, now: Duration, wall: Timestamp) -> FollowerReceipt {
+        let state = self.state(seq, now);
+        let acked_at = self.acks.iter().find(|(acked, _)| *acked >= seq).map(|(_, at)| *at);
+        // The first remembered ack may be far above `seq`: then nobody knows when it really was.
+        let known = self.acks.front().is_some_and(|(first, _)| *first < seq || self.acks.len() < ACKS);
+        let after = acked_at
+            .zip(appended_at)
+            .filter(|_| known && state == FollowerState::Applied)
+            .map(|(acked, appended)| acked.saturating_sub(appended));
+        let since = (state == FollowerState::Fenced).then(|| {
+            let ago = now.saturating_sub(self.leases().max().unwrap_or(self.last_ack));
+            Timestamp::from_millis(wall.as_millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+        });
+        FollowerReceipt {
+            name: self.ack.follower.clone(),
+            region: self.ack.region.clone(),
+            state,
+            after_ms: after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+            since,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::{Chain, Epoch, Position};
+
+    const LEASE: Duration = Duration::from_secs(5);
+    const MARGIN: Duration = Duration::from_millis(100);
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn ack(name: &str, life: &str, seq: u64) -> Ack {
+        Ack {
+            follower: name.parse().unwrap(),
+            role: Role::Edge,
+            region: "fra".parse().unwrap(),
+            life: life.to_owned(),
+            protocol: [1, 1],
+            position: Position { epoch: Epoch::from_bytes([0; 8]), seq, chain: Chain::START },
+            answers: vec![],
+            draining: false,
+            load: 0.0,
+            counts: BTreeMap::new(),
+        }
+    }
+
+    fn standing(now: u64, head: u64) -> Standing {
+        Standing { now: at(now), head, fits: true, first_unapplied_at: None, lease: LEASE, margin: MARGIN }
+    }
+
+    #[test]
+    fn l1_the_origin_counts_a_lease_longer_than_the_follower() {
+        let mut book = LeaseBook::new(0, at(0));
+        assert_eq!(book.ack(ack("a", "1", 0), &standing(0, 0)).lease_ms, 5000);
+        assert!(!book.report_complete(1, at(5099)));
+        assert!(book.report_complete(1, at(5100)));
+    }
+
+    #[test]
+    fn l2_nobody_below_what_is_complete_gets_a_lease() {
+        let mut book = LeaseBook::new(0, at(0));
+        assert!(book.report_complete(3, at(0)), "nobody holds anything");
+        assert_eq!(book.ack(ack("a", "1", 2), &standing(1, 3)).reason, Some(Refused::BelowComplete));
+        assert_eq!(book.ack(ack("a", "1", 3), &standing(2, 3)).reason, None);
+    }
+
+    #[test]
+    fn l3_a_laggard_gets_no_lease() {
+        let mut book = LeaseBook::new(0, at(0));
+        let late = Standing { first_unapplied_at: Some(at(0)), ..standing(5001, 1) };
+        assert_eq!(book.ack(ack("a", "1", 0), &late).reason, Some(Refused::Laggard));
+        let still = Standing { first_unapplied_at: Some(at(1)), ..standing(5001, 1) };
+        assert_eq!(book.ack(ack("a", "1", 0), &still).reason, None);
+    }
+
+    #[test]
+    fn l4_an_ack_of_a_former_life_says_nothing_and_its_lease_still_counts() {
+        let mut book = LeaseBook::new(0, at(0));
+        book.ack(ack("a", "1", 1), &standing(0, 1));
+        book.ack(ack("a", "2", 0), &standing(10, 1));
+        assert_eq!(book.ack(ack("a", "1", 1), &standing(20, 1)).reason, Some(Refused::Retired));
+        assert!(!book.report_complete(1, at(30)), "the new life has not applied it");
+        book.ack(ack("a", "2", 1), &standing(40, 1));
+        assert!(!book.report_complete(1, at(5099)), "the former life may still run");
+        assert!(book.report_complete(1, at(5100)));
+    }
+
+    #[test]
+    fn l5_after_a_restart_nothing_is_complete_until_old_leases_ended_and_all_counts_for_new_ones() {
+        let mut book = LeaseBook::new(7, at(5100));
+        assert!(!book.report_complete(7, at(5099)));
+        assert_eq!(book.ack(ack("a", "1", 6), &standing(10, 7)).reason, Some(Refused::BelowComplete));
+        assert_eq!(book.next_change(7, at(10)), Some(at(5100)));
+        assert!(book.report_complete(7, at(5100)));
+    }
+
+    #[test]
+    fn another_history_gets_no_lease() {
+        let mut book = LeaseBook::new(0, at(0));
+        let foreign = Standing { fits: false, ..standing(0, 0) };
+        assert_eq!(book.ack(ack("a", "1", 0), &foreign).reason, Some(Refused::OtherHistory));
+        assert!(book.live(at(0)).is_empty());
+    }
+
+    #[test]
+    fn a_receipt_tells_who_applied_after_how_long_and_who_is_fenced() {
+        let mut book = LeaseBook::new(0, at(0));
+        book.ack(ack("a", "1", 0), &standing(0, 0));
+        book.ack(ack("b", "1", 0), &standing(0, 0));
+        book.ack(ack("a", "1", 1), &standing(103, 1));
+        let states = |book: &LeaseBook, now| {
+            book.receipt(1, Some(at(100)), at(now), Timestamp::from_millis(1_000_000))
+                .into_iter()
+                .map(|row| (row.state, row.after_ms, row.since))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(states(&book, 200), [(FollowerState::Applied, Some(3), None), (FollowerState::Pending, None, None)]);
+        let fenced_since = Timestamp::from_millis(1_000_000 - 900);
+        assert_eq!(states(&book, 6000)[1], (FollowerState::Fenced, None, Some(fenced_since)));
+        assert_eq!(book.live(at(200)).len(), 2);
+        assert_eq!(book.live(at(6000)).len(), 0);
+    }
+}

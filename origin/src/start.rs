@@ -1,0 +1,162 @@
+//! Starts an origin and stops it: bind first, report the real address, finish what is in hand.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::{App, HttpServer, web};
+use anyhow::{Context as _, Result};
+use config::{Settings, TlsFiles};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::task::JoinHandle;
+use wire::{Fact, Secret};
+
+use crate::blobs::Blobs;
+use crate::core::Core;
+use crate::journal::Journal;
+use crate::variants::Variants;
+use crate::{api, auth, collect};
+
+/// How long calls in hand may take when the origin stops.
+const GRACE_S: u64 = 10;
+
+/// An origin that is about to start.
+#[derive(Debug)]
+pub struct Origin {
+    settings: Settings,
+    new_epoch: bool,
+}
+
+/// An origin that runs. Dropping it does not stop it; [`Running::stop`] does.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    admin_token: PathBuf,
+    core: Arc<Core>,
+    server: actix_web::dev::ServerHandle,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Origin {
+    /// Prepares an origin with these settings.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, new_epoch: false }
+    }
+
+    /// Makes the journal begin a new life: after a backup of it was restored.
+    #[must_use]
+    pub fn with_new_epoch(mut self) -> Self {
+        self.new_epoch = true;
+        self
+    }
+
+    /// Opens journal and blobs, binds, and serves.
+    ///
+    /// # Errors
+    /// Where a file can't be opened, a secret can't be had, or the address is taken.
+    pub async fn start(self) -> Result<Running> {
+        let settings = self.settings;
+        let listener = TcpListener::bind(settings.origin.listen)
+            .with_context(|| format!("failed to listen on {} (origin.listen)", settings.origin.listen))?;
+        let address = listener.local_addr()?;
+        let folder = settings.data.join("origin");
+        std::fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+        let tls = settings.origin.tls.as_ref().map(server_tls).transpose()?;
+        let follow_token =
+            settings.origin.follow_token.as_ref().map(|secret| secret.read()).transpose().context("failed to get origin.follow_token")?;
+        let journal = Journal::open(&folder, self.new_epoch)?;
+        let blobs = Arc::new(Blobs::open(&folder.join("blobs")).await.context("failed to open the blobs")?);
+        let variants = Variants::open(&folder.join("variants")).context("failed to open the variants")?;
+        variants.start(&blobs, &tokio::runtime::Handle::current())?;
+        let follow_token = follow_token.map(|text| Secret::from_text(&text).hash());
+        let core = Arc::new(Core::new(settings, journal, blobs, variants, follow_token));
+        first_facts(&core).await?;
+        let server = serve(&core, listener, tls)?;
+        let handle = server.handle();
+        let tasks = vec![
+            tokio::spawn(async move {
+                if let Err(error) = server.await {
+                    tracing::error!(%error, "the origin's listener ended");
+                }
+            }),
+            tokio::spawn(collect::run(Arc::clone(&core))),
+        ];
+        let admin_token = core.settings.data.join("admin.token");
+        tracing::info!(%address, head = core.journal.head().seq, "origin ready on {address}");
+        Ok(Running { address, admin_token, core, server: handle, tasks })
+    }
+}
+
+/// An empty journal takes its own file's configuration, and gets its first tokens.
+async fn first_facts(core: &Core) -> Result<()> {
+    let (has_config, has_tokens) = {
+        let state = core.journal.state();
+        (state.config.is_some(), state.control.as_ref().is_some_and(|control| !control.tokens.is_empty()))
+    };
+    let mut facts = Vec::new();
+    if !has_config {
+        facts.push(Fact::ConfigChanged { number: 1, network: core.settings.network_json.clone() });
+    }
+    if !has_tokens {
+        facts.extend(auth::first_tokens(&core.settings.data).context("failed to write the first tokens")?);
+    }
+    if !facts.is_empty() {
+        core.append("origin", facts, Vec::new()).await.map_err(|fault| anyhow::anyhow!("{fault}"))?;
+    }
+    Ok(())
+}
+
+fn serve(core: &Arc<Core>, listener: TcpListener, tls: Option<rustls::ServerConfig>) -> Result<actix_web::dev::Server> {
+    let data = web::Data::from(Arc::clone(core));
+    let server = HttpServer::new(move || App::new().app_data(data.clone()).configure(api::mount))
+        .workers(2)
+        .shutdown_timeout(GRACE_S)
+        .disable_signals();
+    let server = match tls {
+        None => server.listen(listener)?,
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+    };
+    Ok(server.run())
+}
+
+fn server_tls(files: &TlsFiles) -> Result<rustls::ServerConfig> {
+    let certificate = files.certificate.read().context("failed to get origin.tls.certificate")?;
+    let key = files.key.read().context("failed to get origin.tls.key")?;
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .context("origin.tls.certificate is not PEM")?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).context("origin.tls.key is not a PEM key")?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    builder.with_no_client_auth().with_single_cert(chain, key).context("origin.tls: the certificate and the key don't fit")
+}
+
+impl Running {
+    /// Returns the address that the control API listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the file that holds the admin's token.
+    #[must_use]
+    pub fn admin_token(&self) -> &PathBuf {
+        &self.admin_token
+    }
+
+    /// Stops taking calls, ends the feeds, finishes what is in hand.
+    pub async fn stop(self) {
+        self.core.stop.cancel();
+        self.core.variants.stop();
+        let stopped = tokio::time::timeout(Duration::from_secs(GRACE_S + 1), self.server.stop(true)).await;
+        if stopped.is_err() {
+            tracing::warn!("calls in hand were cut off");
+        }
+        for task in self.tasks {
+            let _ = task.await;
+        }
+    }
+}
