@@ -1,1 +1,19 @@
-//! Placeholder.
+//! How a node follows the journal: it reads the feed, puts events in force, acknowledges them, and
+//! holds a lease for as long as the origin knows what it has applied.
+//!
+//! [`Follower`] is the pure part: positions, lives, what to do with a line of the feed. [`Lease`] is
+//! what the hit path asks. [`Kept`] is the fold on disk. [`start`] is the shell around them.
+
+mod clock;
+mod lease;
+mod follower;
+mod kept;
+mod origin;
+mod run;
+
+pub use clock::boottime;
+pub use follower::{Follower, Refusal};
+pub use kept::{Kept, KeptError};
+pub use lease::{Lease, Standing};
+pub use origin::{Origins, OriginsError};
+pub use run::{Apply, Following, NotUnderstood, Settings, Vitals, start};

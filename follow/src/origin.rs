@@ -1,0 +1,134 @@
+//! The origins as a follower calls them: one HTTP client, and the URL that answered last.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
+use wire::{Ack, AckAnswer, Position, Role, Secret, State};
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// The largest line of a feed or snapshot that is believed.
+pub(crate) const LINE_MOST: usize = 256 << 20;
+
+/// How a follower reaches its origins.
+#[derive(Debug)]
+pub struct Origins {
+    client: Client,
+    urls: Vec<String>,
+    token: Secret,
+    /// Which URL is asked first: the one that answered last.
+    current: AtomicUsize,
+}
+
+/// Why a call to the origin failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginsError {
+    /// The certificates in `origin.ca` can't be read.
+    #[error("origin.ca: {0}")]
+    Ca(reqwest::Error),
+    /// No origin could be reached.
+    #[error("{url}: {error}")]
+    Unreachable {
+        /// The URL that was tried last.
+        url: String,
+        /// Why.
+        error: reqwest::Error,
+    },
+    /// The origin said no.
+    #[error("{url}: {status}: {detail}")]
+    Refused {
+        /// Who said it.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        detail: String,
+    },
+    /// The answer can't be read.
+    #[error("{url}: the answer is not understood: {error}")]
+    NotUnderstood {
+        /// Who sent it.
+        url: String,
+        /// Why.
+        error: String,
+    },
+}
+
+impl Origins {
+    /// Prepares calls to `urls` with a bearer token. `ca` is PEM; where it is given nothing else is trusted.
+    ///
+    /// # Errors
+    /// Where `ca` is not PEM.
+    pub fn new(urls: Vec<String>, token: Secret, ca: Option<&str>) -> Result<Self, OriginsError> {
+        let mut builder = Client::builder().no_proxy().redirect(redirect::Policy::none()).connect_timeout(CONNECT).http1_only();
+        let plain = urls.iter().all(|url| url.starts_with("http://"));
+        if let Some(pem) = ca {
+            builder = builder.tls_certs_only(Certificate::from_pem_bundle(pem.as_bytes()).map_err(OriginsError::Ca)?);
+        } else if plain {
+            // Without TLS no certificates are needed: an image without a CA bundle works.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder.build().map_err(OriginsError::Ca)?;
+        Ok(Self { client, urls, token, current: AtomicUsize::new(0) })
+    }
+
+    /// Returns the URL that is asked first.
+    #[must_use]
+    pub fn current(&self) -> &str {
+        let at = self.current.load(Ordering::Relaxed) % self.urls.len().max(1);
+        self.urls.get(at).map_or("", String::as_str)
+    }
+
+    /// Asks the next origin first from now on.
+    pub(crate) fn move_on(&self) {
+        self.current.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sends a request to the current origin.
+    ///
+    /// # Errors
+    /// Where it can't be reached or says no.
+    pub async fn send(&self, build: impl FnOnce(&Client, &str) -> RequestBuilder) -> Result<Response, OriginsError> {
+        let url = self.current();
+        let request = build(&self.client, url).bearer_auth(self.token.reveal());
+        let response = request.send().await.map_err(|error| OriginsError::Unreachable { url: url.to_owned(), error })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let problem = response.json::<wire::Problem>().await.map(|problem| problem.detail);
+        Err(OriginsError::Refused { url: url.to_owned(), status: status.as_u16(), detail: problem.unwrap_or_default() })
+    }
+
+    /// Opens the feed behind `after`.
+    pub(crate) async fn feed(&self, after: &Position, role: Role) -> Result<Response, OriginsError> {
+        self.send(|client, url| client.get(format!("{url}/v1/feed?after={after}&role={role}"))).await
+    }
+
+    /// Loads the snapshot for `role`.
+    pub(crate) async fn snapshot(&self, role: Role) -> Result<State, OriginsError> {
+        let response =
+            self.send(|client, url| client.get(format!("{url}/v1/snapshot?role={role}")).timeout(Duration::from_secs(60))).await?;
+        self.read_json(response).await
+    }
+
+    /// Acknowledges, and returns the answer.
+    pub(crate) async fn ack(&self, ack: &Ack, timeout: Duration) -> Result<AckAnswer, OriginsError> {
+        let response = self.send(|client, url| client.post(format!("{url}/v1/ack")).timeout(timeout).json(ack)).await?;
+        self.read_json(response).await
+    }
+
+    async fn read_json<T: serde::de::DeserializeOwned>(&self, mut response: Response) -> Result<T, OriginsError> {
+        let wrong = |error: String| OriginsError::NotUnderstood { url: self.current().to_owned(), error };
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| wrong(error.to_string()))? {
+            if body.len() + chunk.len() > LINE_MOST {
+                return Err(wrong("it is too large".to_owned()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))
+    }
+}

@@ -1,0 +1,415 @@
+//! The shell around the follower: reads the feed, keeps and applies its lines, acknowledges at once
+//! and at each heartbeat, and comes back after every failure.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use reqwest::Response;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wire::{Ack, Event, FeedLine, LiveEdge, NodeName, PROTOCOL, Position, Refused, RegionName, Role, State};
+
+use crate::follower::{is_unknown_config, live_of};
+use crate::origin::LINE_MOST;
+use crate::{Follower, Kept, KeptError, Lease, Origins, OriginsError, Refusal, boottime};
+
+/// Waits between attempts grow from the first to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// An ack that takes longer than this is given up; the next one says more.
+const ACK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Who follows, as what, and where it keeps its fold.
+#[derive(Debug)]
+pub struct Settings {
+    /// Its name.
+    pub name: NodeName,
+    /// What it does.
+    pub role: Role,
+    /// Its region.
+    pub region: RegionName,
+    /// Where it keeps its fold.
+    pub folder: PathBuf,
+    /// The addresses that DNS gives out for it.
+    pub answers: Vec<IpAddr>,
+}
+
+/// What a node says of itself in each ack.
+#[derive(Clone, Debug, Default)]
+pub struct Vitals {
+    /// Whether it asks DNS to leave it out.
+    pub draining: bool,
+    /// How busy it is, from 0 to 1.
+    pub load: f64,
+    /// What it counts.
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// A node can't put an event in force, since it does not understand it.
+#[derive(Debug, thiserror::Error)]
+#[error("event {seq} is not understood: {why}; a newer version of atoll is needed here")]
+pub struct NotUnderstood {
+    /// The event.
+    pub seq: u64,
+    /// Why.
+    pub why: String,
+}
+
+/// What a node does with what it follows. Everything that these calls were given is in force when
+/// they return.
+pub trait Apply: Send + Sync + 'static {
+    /// Begins with a whole fold. Where `drop_all`, nothing that was held before may be used again.
+    ///
+    /// # Errors
+    /// Where its configuration is not understood.
+    fn load(&self, state: &State, drop_all: bool) -> impl Future<Output = Result<(), NotUnderstood>> + Send;
+
+    /// Goes on with `events`, which `state` has folded already.
+    ///
+    /// # Errors
+    /// Where one of them is not understood.
+    fn apply(&self, state: &State, events: &[Event]) -> impl Future<Output = Result<(), NotUnderstood>> + Send;
+
+    /// Takes in which edges are live; for DNS nodes.
+    fn live(&self, live: &[LiveEdge]);
+
+    /// Tells how the node is.
+    fn vitals(&self) -> Vitals;
+
+    /// Returns how often it is heard of when nothing happens.
+    fn heartbeat(&self) -> Duration;
+}
+
+/// A node that follows. Dropping it stops it.
+#[derive(Debug)]
+pub struct Following {
+    loaded: watch::Receiver<bool>,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    ack_now: Arc<Notify>,
+}
+
+impl Following {
+    /// Tells whether the node has a fold to answer from.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        *self.loaded.borrow()
+    }
+
+    /// Sends an ack soon, since what the node says of itself has changed.
+    pub fn ack_now(&self) {
+        self.ack_now.notify_one();
+    }
+
+    /// Stops following and waits until it has.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        for task in self.tasks.drain(..) {
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Begins to follow: with the fold that was kept, where there is one, then with the feed.
+///
+/// # Errors
+/// Where the folder can't be used.
+pub async fn start<A: Apply>(settings: Settings, origins: Arc<Origins>, node: Arc<A>, lease: Arc<Lease>) -> Result<Following, KeptError> {
+    let (kept, follower) = Kept::open(&settings.folder)?;
+    let (loaded, is_loaded) = watch::channel(false);
+    let (position, positions) = watch::channel(None);
+    let (stop, ack_now) = (CancellationToken::new(), Arc::new(Notify::new()));
+    let resync = Arc::new(Notify::new());
+    let settings = Arc::new(settings);
+    let acker = Acker {
+        life: new_life(),
+        settings: Arc::clone(&settings),
+        origins: Arc::clone(&origins),
+        node: Arc::clone(&node),
+        lease: Arc::clone(&lease),
+        positions,
+        ack_now: Arc::clone(&ack_now),
+        resync: Arc::clone(&resync),
+        stop: stop.clone(),
+    };
+    let mut reader = Reader { settings, origins, node, lease, kept, follower: None, loaded, position, resync, stop: stop.clone() };
+    if let Some(follower) = follower
+        && let Err(error) = reader.begin_with(follower, false).await
+    {
+        tracing::error!(node = %reader.settings.name, "the fold that was kept is of no use: {error}");
+    }
+    let tasks = vec![tokio::spawn(acker.run()), tokio::spawn(reader.run())];
+    Ok(Following { loaded: is_loaded, stop, tasks, ack_now })
+}
+
+/// L4: a random id of this start.
+fn new_life() -> String {
+    let mut bytes = [0; 8];
+    // Without randomness the time and the process still tell two starts apart.
+    if getrandom::fill(&mut bytes).is_err() {
+        let now = u64::try_from(boottime().as_nanos()).unwrap_or(u64::MAX);
+        bytes = (now ^ u64::from(std::process::id())).to_be_bytes();
+    }
+    hex::encode(bytes)
+}
+
+struct Reader<A> {
+    settings: Arc<Settings>,
+    origins: Arc<Origins>,
+    node: Arc<A>,
+    lease: Arc<Lease>,
+    kept: Kept,
+    follower: Option<Follower>,
+    loaded: watch::Sender<bool>,
+    position: watch::Sender<Option<Position>>,
+    /// The origin says that our position is of another history.
+    resync: Arc<Notify>,
+    stop: CancellationToken,
+}
+
+/// Why the feed was left.
+#[derive(Debug, thiserror::Error)]
+enum Left {
+    #[error("{0}")]
+    Origin(#[from] OriginsError),
+    #[error("the feed ended")]
+    Ended,
+    #[error("a snapshot was loaded")]
+    Reloaded,
+    #[error("nothing was heard for {0:?}")]
+    Silent(Duration),
+    #[error("a line of the feed is not understood: {0}")]
+    BadLine(String),
+    #[error("{0}")]
+    Refusal(#[from] Refusal),
+    #[error("{0}")]
+    Kept(#[from] KeptError),
+    #[error("{0}")]
+    NotUnderstood(#[from] NotUnderstood),
+}
+
+impl<A: Apply> Reader<A> {
+    async fn run(mut self) {
+        let mut wait = BACKOFF.0;
+        loop {
+            let stop = self.stop.clone();
+            let left = tokio::select! {
+                left = self.follow() => left,
+                () = stop.cancelled() => return,
+            };
+            let Err(left) = left else { return };
+            match &left {
+                // A new origin, or one that was restarted, ends feeds: that is no news.
+                Left::Ended | Left::Reloaded => wait = BACKOFF.0,
+                Left::NotUnderstood(_) => tracing::error!(node = %self.settings.name, "{left}; this node is fenced"),
+                _ => {
+                    tracing::warn!(node = %self.settings.name, retry_ms = u64::try_from(wait.as_millis()).unwrap_or(0), "failed to follow the journal: {left}");
+                }
+            }
+            if matches!(&left, Left::Origin(OriginsError::Unreachable { .. }) | Left::Silent(_) | Left::Ended) {
+                self.origins.move_on();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => return,
+            }
+            wait = (wait * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Follows until something breaks.
+    async fn follow(&mut self) -> Result<(), Left> {
+        if self.follower.is_none() {
+            self.load_snapshot().await?;
+        }
+        let Some(after) = self.follower.as_ref().map(Follower::position) else { return Err(Left::Ended) };
+        let feed = match self.origins.feed(&after, self.settings.role).await {
+            Err(OriginsError::Refused { status: 409, .. }) => {
+                self.load_snapshot().await?;
+                return Err(Left::Reloaded);
+            }
+            feed => feed?,
+        };
+        let mut lines = Lines { response: feed, buffer: BytesMut::new() };
+        loop {
+            let patience = self.node.heartbeat() * 3 + Duration::from_millis(500);
+            let resync = Arc::clone(&self.resync);
+            let line = tokio::select! {
+                line = tokio::time::timeout(patience, lines.next()) => line.map_err(|_| Left::Silent(patience))??,
+                () = resync.notified() => {
+                    self.load_snapshot().await?;
+                    return Err(Left::Reloaded);
+                }
+            };
+            self.take(&line).await?;
+        }
+    }
+
+    async fn load_snapshot(&mut self) -> Result<(), Left> {
+        let state = self.origins.snapshot(self.settings.role).await?;
+        let other_history = match &self.follower {
+            None => false,
+            Some(follower) => {
+                follower.may_load(&state)?;
+                follower.position().epoch != state.position.epoch
+            }
+        };
+        if other_history {
+            tracing::warn!(node = %self.settings.name, position = %state.position, "the journal is of another history: all that was held is dropped");
+            self.lease.drop_lease();
+        }
+        self.kept.replace(&state)?;
+        Ok(self.begin_with(Follower::new(state), other_history).await?)
+    }
+
+    async fn begin_with(&mut self, follower: Follower, drop_all: bool) -> Result<(), NotUnderstood> {
+        self.follower = None;
+        self.node.load(follower.state(), drop_all).await?;
+        self.in_force(follower.position());
+        self.loaded.send_replace(true);
+        self.follower = Some(follower);
+        Ok(())
+    }
+
+    /// Keeps a line, puts it in force, and only then says so.
+    async fn take(&mut self, line: &FeedLine) -> Result<(), Left> {
+        let Some(follower) = &mut self.follower else { return Err(Left::Ended) };
+        if let Some(event) = line.events.iter().find(|event| is_unknown_config(event)) {
+            return Err(
+                NotUnderstood { seq: event.seq, why: "it changes the configuration in a way that is not known here".to_owned() }.into()
+            );
+        }
+        if line.to > line.from {
+            follower.fits(line)?;
+            self.kept.add(line)?;
+            follower.take(line)?;
+            if let Err(error) = self.node.apply(follower.state(), &line.events).await {
+                // What is folded but not in force is never acknowledged: begin again from a snapshot.
+                self.follower = None;
+                return Err(error.into());
+            }
+            let position = follower.position();
+            if self.kept.is_long() {
+                self.kept.replace(follower.state())?;
+            }
+            self.in_force(position);
+        } else {
+            follower.take(line)?;
+        }
+        if let Some(live) = live_of(line) {
+            self.node.live(live);
+        }
+        Ok(())
+    }
+
+    fn in_force(&self, position: Position) {
+        self.lease.set_applied(position.seq);
+        self.position.send_replace(Some(position));
+    }
+}
+
+/// A feed's lines.
+struct Lines {
+    response: Response,
+    buffer: BytesMut,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Result<FeedLine, Left> {
+        let mut searched = 0;
+        loop {
+            if let Some(at) = self.buffer.iter().skip(searched).position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(searched + at + 1);
+                return serde_json::from_slice(&line).map_err(|error| Left::BadLine(error.to_string()));
+            }
+            searched = self.buffer.len();
+            if searched > LINE_MOST {
+                return Err(Left::BadLine("it has no end".to_owned()));
+            }
+            match self.response.chunk().await {
+                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
+                Ok(None) | Err(_) => return Err(Left::Ended),
+            }
+        }
+    }
+}
+
+struct Acker<A> {
+    life: String,
+    settings: Arc<Settings>,
+    origins: Arc<Origins>,
+    node: Arc<A>,
+    lease: Arc<Lease>,
+    positions: watch::Receiver<Option<Position>>,
+    ack_now: Arc<Notify>,
+    resync: Arc<Notify>,
+    stop: CancellationToken,
+}
+
+impl<A: Apply> Acker<A> {
+    /// One ack at a time: what comes while one is under way goes with the next.
+    async fn run(mut self) {
+        loop {
+            let position = *self.positions.borrow_and_update();
+            if let Some(position) = position {
+                let stop = self.stop.clone();
+                tokio::select! {
+                    () = self.ack(position) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+            tokio::select! {
+                changed = self.positions.changed() => if changed.is_err() { return },
+                () = self.ack_now.notified() => {}
+                () = tokio::time::sleep(self.node.heartbeat()) => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn ack(&self, position: Position) {
+        let vitals = self.node.vitals();
+        let ack = Ack {
+            follower: self.settings.name.clone(),
+            role: self.settings.role,
+            region: self.settings.region.clone(),
+            life: self.life.clone(),
+            protocol: PROTOCOL,
+            position,
+            answers: self.settings.answers.clone(),
+            draining: vitals.draining,
+            load: vitals.load,
+            counts: vitals.counts,
+        };
+        let sent = boottime();
+        match self.origins.ack(&ack, ACK_TIMEOUT).await {
+            Ok(answer) if answer.lease_ms > 0 => self.lease.grant(sent, Duration::from_millis(answer.lease_ms)),
+            Ok(answer) => self.refused(answer.reason),
+            // The reader meets the same failure and tells it.
+            Err(error) => tracing::debug!(node = %self.settings.name, "an ack failed: {error}"),
+        }
+    }
+
+    fn refused(&self, reason: Option<Refused>) {
+        match reason {
+            Some(Refused::OtherHistory) => self.resync.notify_one(),
+            Some(Refused::Retired) => {
+                tracing::error!(node = %self.settings.name, "another process follows as `{}` since this one started; this one is fenced", self.settings.name);
+            }
+            // Catching up ends both.
+            Some(Refused::BelowComplete | Refused::Laggard) | None => {}
+        }
+    }
+}
