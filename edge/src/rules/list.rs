@@ -128,7 +128,7 @@ fn is_range(name: &[u8]) -> bool {
 
 fn weight(value: &[u8]) -> Option<Weight> {
     let (whole, fraction) = match value {
-        [whole] => (*whole, &[][..]),
+        [whole] => (*whole, b"".as_slice()),
         [whole, b'.', fraction @ ..] if fraction.len() <= 3 => (*whole, fraction),
         _ => return None,
     };
@@ -194,7 +194,9 @@ mod tests {
         for (member, expected) in good {
             assert_eq!(weighted(member.as_bytes()).unwrap().1, expected, "{member}");
         }
-        for bad in ["", ";q=1", "gzip;q=1.001", "gzip;q=2", "gzip;q=-1", "gzip;q=.5", "gzip;q=0.1234", "gzip;q", "gzip;x=1", "gzip;q=1;q=1", "a b"] {
+        for bad in
+            ["", ";q=1", "gzip;q=1.001", "gzip;q=2", "gzip;q=-1", "gzip;q=.5", "gzip;q=0.1234", "gzip;q", "gzip;x=1", "gzip;q=1;q=1", "a b"]
+        {
             assert_eq!(weighted(bad.as_bytes()), None, "{bad}");
         }
     }

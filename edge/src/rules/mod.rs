@@ -13,6 +13,7 @@ pub(crate) mod age;
 pub(crate) mod freshness;
 pub(crate) mod vary;
 pub(crate) mod fields;
+pub(crate) mod terms;
 pub(crate) mod storable;
 pub(crate) mod conditional;
 pub(crate) mod ranges;
@@ -25,4 +26,5 @@ mod testing;
 
 pub(crate) use cache_status::{CacheStatus, Forward};
 pub(crate) use directives::Directives;
-pub(crate) use storable::{NotStored, Policy, RequestFacts, SetCookie, StoreTerms};
+pub(crate) use storable::{Policy, RequestFacts};
+pub(crate) use terms::{NotStored, StoreTerms};

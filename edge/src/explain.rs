@@ -1,0 +1,173 @@
+//! Why a URL is answered as it is: what the next request for it would get here, and from what.
+
+use std::sync::Arc;
+
+use config::{Rule, WhenFenced};
+use follow::boottime;
+use http::{HeaderMap, Method};
+use serde::Serialize;
+use wire::{Matched, UrlScope};
+
+use crate::assets::{Resolved, resolve};
+use crate::edge::Edge;
+use crate::gateway::{CacheKey, Client, Entry, Found, Moment, Scheme, find, upstream_headers};
+use crate::normalise::Ask;
+
+/// What one edge says of one URL.
+#[derive(Debug, Serialize)]
+pub(crate) struct Explanation {
+    edge: String,
+    region: String,
+    /// The host and target that rules and keys are made of.
+    url: String,
+    /// Whether the lease holds, and how far the edge has come.
+    leased: bool,
+    applied: u64,
+    config: u64,
+    #[serde(flatten)]
+    answered_by: AnsweredBy,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "by", rename_all = "lowercase")]
+enum AnsweredBy {
+    Nothing { why: &'static str },
+    Site { site: String, version: Option<String>, leads_to: String, digest: Option<String>, moved_at_seq: Option<u64> },
+    Route { route: String, upstream: String, key: String, next_request: String, when_fenced: String, variants: Vec<Variant> },
+}
+
+/// One stored variant.
+#[derive(Debug, Serialize)]
+struct Variant {
+    status: u16,
+    /// The request fields that pick it, as they were.
+    selected_by: Vec<String>,
+    bytes: usize,
+    etag: Option<String>,
+    age_s: u64,
+    lifetime_s: u64,
+    fresh_for_s: i64,
+    stale_while_revalidate_s: u64,
+    stale_if_error_s: u64,
+    tags: Vec<String>,
+    filled_at: u64,
+    tier: &'static str,
+    purged_by: Option<String>,
+    settings_changed: bool,
+}
+
+/// Explains a URL; the scheme is taken as http.
+pub(crate) async fn explain(edge: &Arc<Edge>, url: &UrlScope) -> Explanation {
+    let standing = edge.lease.standing();
+    let answered_by = match edge.applied.view() {
+        None => AnsweredBy::Nothing { why: "this edge has not loaded its configuration yet" },
+        Some(view) => match view.network.rule_for(&url.host, url.target.path()) {
+            None => AnsweredBy::Nothing { why: "no site or route answers for this host: 421" },
+            Some(Rule::Site(site)) => by_site(edge, url, site, view.sites.get(&site.name)).await,
+            Some(Rule::Route(route)) => by_route(edge, url, &view, route),
+        },
+    };
+    let config = edge.applied.view().map_or(0, |view| view.config);
+    Explanation {
+        edge: edge.node.name.to_string(),
+        region: edge.node.region.to_string(),
+        url: url.to_string(),
+        leased: standing.holds(),
+        applied: standing.applied,
+        config,
+        answered_by,
+    }
+}
+
+async fn by_site(edge: &Edge, url: &UrlScope, site: &config::Site, view: Option<&crate::applied::SiteView>) -> AnsweredBy {
+    let mut answer = ("nothing has been published yet: 404".to_owned(), None);
+    if let Some(view) = view {
+        answer = match (edge.manifests.get(view.version).await, url.target.decoded_path()) {
+            (Ok(manifest), Some(path)) => match resolve(&manifest, &path) {
+                Resolved::File(file) => {
+                    (format!("{} ({} bytes, {})", file.path, file.size, file.media_type), Some(file.digest.to_string()))
+                }
+                Resolved::Folder => (format!("a redirect to {path}/"), None),
+                Resolved::Former(path) => (format!("{path}, if a version of the last 24 hours has it, else 404"), None),
+                Resolved::Nothing(page) => (format!("404, with {}", page.map_or("no page of its own", |page| page.path.as_str())), None),
+            },
+            (Err(error), _) => (format!("503: its manifest can't be had: {error}"), None),
+            (_, None) => ("404: the path is not text".to_owned(), None),
+        };
+    }
+    let (leads_to, digest) = answer;
+    AnsweredBy::Site {
+        site: site.name.to_string(),
+        version: view.map(|view| view.version.to_string()),
+        leads_to,
+        digest,
+        moved_at_seq: view.map(|view| view.seq),
+    }
+}
+
+fn by_route(edge: &Edge, url: &UrlScope, view: &crate::applied::View, route: &config::Route) -> AnsweredBy {
+    let key = CacheKey { scheme: Scheme::Http, host: url.host.clone(), target: url.target.clone() };
+    let stored = edge.responses.stored(&key);
+    let moment = Moment { boot: boottime(), standing: edge.lease.standing() };
+    let ask = Ask {
+        method: Method::GET,
+        host: url.host.clone(),
+        authority: url.host.to_string(),
+        target: url.target.clone(),
+        headers: HeaderMap::new(),
+    };
+    let plain = Client { scheme: Scheme::Http, addresses: vec![] };
+    let headers = view.network.upstreams.get(&route.upstream).map(|upstream| upstream_headers(&ask, &plain, upstream)).unwrap_or_default();
+    let found = find(stored.as_deref(), route, &view.purges, (&url.host, &url.target), &headers, &moment);
+    let next_request = match &found {
+        Found::Fresh(_) => "hit".to_owned(),
+        Found::StaleWhileRevalidate(_, why) => format!("stale ({}), with a refresh in the background", why.as_str()),
+        Found::Revalidate(_, why) => format!("revalidated ({})", why.as_str()),
+        Found::Nothing(why) => format!("miss ({})", why.as_str()),
+        Found::Refuse => "503 (fenced)".to_owned(),
+    };
+    let variants = stored.iter().flat_map(|stored| &stored.variants).map(|entry| variant(entry, view, route, url, &moment)).collect();
+    AnsweredBy::Route {
+        route: route.name.to_string(),
+        upstream: route.upstream.to_string(),
+        key: key.to_string(),
+        next_request,
+        when_fenced: match route.when_fenced {
+            WhenFenced::Revalidate => "revalidate".to_owned(),
+            WhenFenced::Refuse => "refuse".to_owned(),
+            WhenFenced::Serve => "serve".to_owned(),
+            WhenFenced::ServeFor(span) => format!("serve for {span:?}"),
+        },
+        variants,
+    }
+}
+
+fn variant(entry: &Entry, view: &crate::applied::View, route: &config::Route, url: &UrlScope, moment: &Moment) -> Variant {
+    let head = &entry.head;
+    let age_s = head.age(moment.boot).as_secs();
+    let lifetime_s = head.terms.lifetime.as_secs();
+    let selected_by = head.selection.0.iter().map(|(name, value)| {
+        let value = value.as_ref().map_or("(absent)".into(), |value| String::from_utf8_lossy(value));
+        format!("{name}: {value}")
+    });
+    Variant {
+        status: head.status.as_u16(),
+        selected_by: selected_by.collect(),
+        bytes: entry.body.len(),
+        etag: head.etag().map(str::to_owned),
+        age_s,
+        lifetime_s,
+        fresh_for_s: i64::try_from(lifetime_s).unwrap_or(i64::MAX) - i64::try_from(age_s).unwrap_or(i64::MAX),
+        stale_while_revalidate_s: head.terms.stale_while_revalidate.as_secs(),
+        stale_if_error_s: head.terms.stale_if_error.as_secs(),
+        tags: head.tags.iter().map(ToString::to_string).collect(),
+        filled_at: head.filled_at,
+        tier: "l1",
+        purged_by: match view.purges.matched(&head.slots, &url.host, &url.target, head.filled_at) {
+            Matched::Nothing => None,
+            Matched::Soft(seq) => Some(format!("soft purge {seq}")),
+            Matched::Hard(seq) => Some(format!("hard purge {seq}")),
+        },
+        settings_changed: head.settings != route.settings,
+    }
+}

@@ -1,0 +1,108 @@
+//! A stored response, and the variants of one URL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ETAG, LAST_MODIFIED};
+use http::{HeaderMap, StatusCode};
+use wire::{Slots, Tag, Timestamp};
+
+use crate::rules::StoreTerms;
+use crate::rules::vary::Selection;
+
+/// Variants of one URL; the least recently stored goes first.
+const VARIANTS: usize = 16;
+
+/// All that is known of a response but its body.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
+    /// As the upstream sent them, without what is about one connection.
+    pub(crate) headers: HeaderMap,
+    /// The length that the upstream announced.
+    pub(crate) length: Option<u64>,
+    /// Which requests it answers.
+    pub(crate) selection: Selection,
+    pub(crate) terms: StoreTerms,
+    pub(crate) tags: Arc<[Tag]>,
+    /// What purges it, by the table's key.
+    pub(crate) slots: Slots,
+    /// The seq that this edge had applied when the fetch started (P4).
+    pub(crate) filled_at: u64,
+    /// The route's settings that it came to be by.
+    pub(crate) settings: u64,
+    pub(crate) received_at: Timestamp,
+    /// The same by the clock that never jumps, for its age.
+    pub(crate) received_boot: Duration,
+}
+
+/// A response that may be served again.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) head: Head,
+    pub(crate) body: Bytes,
+}
+
+impl Head {
+    /// Returns its age at `boot` (RFC 9111, 4.2.3).
+    pub(crate) fn age(&self, boot: Duration) -> Duration {
+        self.terms.initial_age + boot.saturating_sub(self.received_boot)
+    }
+
+    /// Returns its entity tag.
+    pub(crate) fn etag(&self) -> Option<&str> {
+        self.headers.get(ETAG)?.to_str().ok()
+    }
+
+    /// Returns its strong entity tag: with no other may a fenced edge revalidate.
+    pub(crate) fn strong_etag(&self) -> Option<&str> {
+        self.etag().filter(|etag| !etag.starts_with("W/"))
+    }
+
+    /// Tells whether it can be asked for conditionally.
+    pub(crate) fn has_validator(&self) -> bool {
+        self.headers.contains_key(ETAG) || self.headers.contains_key(LAST_MODIFIED)
+    }
+}
+
+impl Entry {
+    /// Returns the bytes that it takes.
+    pub(crate) fn weight(&self) -> usize {
+        let fields: usize = self.head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
+        let tags: usize = self.head.tags.iter().map(|tag| tag.as_str().len() + 32).sum();
+        self.body.len() + fields + tags + 512
+    }
+}
+
+/// The variants of one URL, the newest first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stored {
+    pub(crate) variants: Vec<Arc<Entry>>,
+}
+
+impl Stored {
+    /// Returns the bytes that all variants take.
+    pub(crate) fn weight(&self) -> usize {
+        self.variants.iter().map(|entry| entry.weight()).sum()
+    }
+
+    /// Returns the variant for a request as it goes upstream.
+    pub(crate) fn select(&self, request: &HeaderMap) -> Option<&Arc<Entry>> {
+        self.variants.iter().find(|entry| entry.head.selection.matches(request))
+    }
+
+    /// Returns the same with `entry` in it: it replaces its like, unless that was filled later (P5).
+    pub(crate) fn with(mut self, entry: Arc<Entry>) -> Self {
+        let like = self.variants.iter().position(|known| known.head.selection == entry.head.selection);
+        if let Some(at) = like {
+            if self.variants.get(at).is_some_and(|known| known.head.filled_at > entry.head.filled_at) {
+                return self;
+            }
+            self.variants.remove(at);
+        }
+        self.variants.insert(0, entry);
+        self.variants.truncate(VARIANTS);
+        self
+    }
+}

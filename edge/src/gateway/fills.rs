@@ -1,0 +1,196 @@
+//! The table of running fills: at most one runs and one waits per key (P4, http.md 25).
+//!
+//! Who may not join the running fill, since it must not rely on what was fetched before it came,
+//! collapses into the next one, which starts after its arrival.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OnceCell, watch};
+
+use super::entry::{Entry, Head};
+use super::flow::Flow;
+use super::key::CacheKey;
+use crate::refuse::Refusal;
+
+/// What those who wait for a fill learn of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Progress {
+    /// No head yet.
+    Waiting,
+    /// The response may be shared; its body flows.
+    Shared(Arc<Head>, Arc<Flow>),
+    /// A stored response was found to be right, or is complete.
+    Entry(Arc<Entry>),
+    /// The response is for who asked alone: fetch for yourself.
+    NotShared,
+    /// No response came.
+    Failed(Refusal),
+}
+
+/// One fetch of one key.
+#[derive(Debug)]
+pub(crate) struct Fill {
+    /// The seq that its edge had applied when the fetch started; set when it starts.
+    pub(crate) filled_at: OnceCell<u64>,
+    progress: watch::Sender<Progress>,
+    done: watch::Sender<bool>,
+}
+
+impl Fill {
+    pub(crate) fn new() -> Self {
+        Self { filled_at: OnceCell::new(), progress: watch::Sender::new(Progress::Waiting), done: watch::Sender::new(false) }
+    }
+
+    /// Tells everybody who waits.
+    pub(crate) fn say(&self, progress: Progress) {
+        self.progress.send_replace(progress);
+    }
+
+    /// Returns what is known once something is.
+    pub(crate) async fn outcome(&self) -> Progress {
+        let mut progress = self.progress.subscribe();
+        let known = progress.wait_for(|progress| !matches!(progress, Progress::Waiting)).await;
+        known.map_or(Progress::Failed(Refusal::UpstreamFailed), |known| known.clone())
+    }
+
+    async fn done(&self) {
+        let _ = self.done.subscribe().wait_for(|done| *done).await;
+    }
+
+    /// Returns what is known at the moment.
+    pub(crate) fn now(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+}
+
+/// What a request has to do with a key's fills.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// Run this fill. Where there is one before it, wait for its end first.
+    Lead(Arc<Fill>, Option<Arc<Fill>>),
+    /// Wait for this one.
+    Follow(Arc<Fill>),
+}
+
+#[derive(Debug)]
+struct Slot {
+    running: Arc<Fill>,
+    next: Option<Arc<Fill>>,
+}
+
+/// All running fills.
+#[derive(Debug, Default)]
+pub(crate) struct Fills(Mutex<HashMap<CacheKey, Slot>>);
+
+impl Fills {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds a request's part. `may_join` is false for who must not rely on a fetch that has started.
+    pub(crate) fn take_part(&self, key: &CacheKey, may_join: bool) -> Part {
+        let mut slots = self.lock();
+        let Some(slot) = slots.get_mut(key) else {
+            let running = Arc::new(Fill::new());
+            slots.insert(key.clone(), Slot { running: Arc::clone(&running), next: None });
+            return Part::Lead(running, None);
+        };
+        // One that waits for its turn has not started, so anybody may join it.
+        if may_join || slot.running.filled_at.get().is_none() {
+            return Part::Follow(Arc::clone(&slot.running));
+        }
+        if let Some(next) = &slot.next {
+            return Part::Follow(Arc::clone(next));
+        }
+        let next = Arc::new(Fill::new());
+        slot.next = Some(Arc::clone(&next));
+        Part::Lead(next, Some(Arc::clone(&slot.running)))
+    }
+
+    /// Returns a fill to lead where none is running; a refresh in the background has no need to wait.
+    pub(crate) fn lead_if_idle(&self, key: &CacheKey) -> Option<Arc<Fill>> {
+        let mut slots = self.lock();
+        if slots.contains_key(key) {
+            return None;
+        }
+        let running = Arc::new(Fill::new());
+        slots.insert(key.clone(), Slot { running: Arc::clone(&running), next: None });
+        Some(running)
+    }
+
+    /// Waits until the fill before has ended, so that at most one runs.
+    pub(crate) async fn wait_for_turn(&self, before: Option<Arc<Fill>>) {
+        if let Some(before) = before {
+            before.done().await;
+        }
+    }
+
+    /// A fill has ended, well or not: the next one runs.
+    pub(crate) fn end(&self, key: &CacheKey, fill: &Arc<Fill>) {
+        {
+            let mut slots = self.lock();
+            if let Some(slot) = slots.get_mut(key)
+                && Arc::ptr_eq(&slot.running, fill)
+            {
+                match slot.next.take() {
+                    Some(next) => slot.running = next,
+                    None => {
+                        slots.remove(key);
+                    }
+                }
+            }
+        }
+        if matches!(fill.now(), Progress::Waiting) {
+            fill.say(Progress::Failed(Refusal::UpstreamFailed));
+        }
+        fill.done.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> CacheKey {
+        CacheKey { scheme: super::super::key::Scheme::Http, host: "h".parse().unwrap(), target: "/".parse().unwrap() }
+    }
+
+    fn lead(part: Part) -> (Arc<Fill>, Option<Arc<Fill>>) {
+        match part {
+            Part::Lead(fill, before) => (fill, before),
+            Part::Follow(_) => panic!("expected to lead"),
+        }
+    }
+
+    fn follow(part: Part) -> Arc<Fill> {
+        match part {
+            Part::Follow(fill) => fill,
+            Part::Lead(..) => panic!("expected to follow"),
+        }
+    }
+
+    #[test]
+    fn p4_who_may_not_join_collapses_into_the_next_fetch() {
+        let fills = Fills::default();
+        let (running, none) = lead(fills.take_part(&key(), true));
+        assert!(none.is_none());
+        running.filled_at.set(7).unwrap();
+        assert!(Arc::ptr_eq(&follow(fills.take_part(&key(), true)), &running));
+        let (next, before) = lead(fills.take_part(&key(), false));
+        assert!(Arc::ptr_eq(&before.unwrap(), &running));
+        assert!(Arc::ptr_eq(&follow(fills.take_part(&key(), false)), &next), "at most one waits");
+        fills.end(&key(), &running);
+        assert!(Arc::ptr_eq(&follow(fills.take_part(&key(), true)), &next), "the next one runs now");
+        fills.end(&key(), &next);
+        lead(fills.take_part(&key(), true));
+    }
+
+    #[tokio::test]
+    async fn a_fill_that_ends_without_a_word_has_failed() {
+        let fills = Fills::default();
+        let (fill, _) = lead(fills.take_part(&key(), true));
+        fills.end(&key(), &fill);
+        assert!(matches!(fill.outcome().await, Progress::Failed(_)));
+    }
+}

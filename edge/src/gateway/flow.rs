@@ -1,0 +1,236 @@
+//! A body on its way from one fetch to many readers, each at its own pace.
+//!
+//! As long as the body may be stored, all of it is kept and any reader may join. Once it is too large
+//! for that, what every reader has passed is let go, and the fetch waits for the slowest.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use tokio::sync::watch;
+
+use crate::message::ByteStream;
+
+/// Bytes that wait for the slowest reader of a body that is not kept.
+const WINDOW: usize = 1 << 20;
+
+/// A body between its fetch and its readers.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    inner: Mutex<Inner>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    chunks: VecDeque<Bytes>,
+    /// The number of the first chunk that is still here.
+    first: usize,
+    bytes: usize,
+    kept: bool,
+    most: usize,
+    ended: Option<Result<(), ()>>,
+    /// The next chunk of each reader.
+    readers: BTreeMap<u64, usize>,
+    next_reader: u64,
+}
+
+/// Nobody reads, and nothing is kept: the fetch may stop.
+#[derive(Debug)]
+pub(crate) struct NobodyReads;
+
+impl Flow {
+    /// Returns an empty flow that keeps up to `most` bytes.
+    pub(crate) fn new(most: usize) -> Self {
+        let inner =
+            Inner { chunks: VecDeque::new(), first: 0, bytes: 0, kept: true, most, ended: None, readers: BTreeMap::new(), next_reader: 0 };
+        Self { inner: Mutex::new(inner), changed: watch::Sender::new(()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the next bytes; waits for slow readers where they are not kept.
+    pub(crate) async fn push(&self, chunk: Bytes) -> Result<(), NobodyReads> {
+        let mut changed = self.changed.subscribe();
+        {
+            let mut inner = self.lock();
+            inner.bytes += chunk.len();
+            inner.chunks.push_back(chunk);
+            if inner.bytes > inner.most {
+                inner.kept = false;
+            }
+            inner.trim();
+        }
+        self.changed.send_replace(());
+        loop {
+            changed.mark_unchanged();
+            {
+                let inner = self.lock();
+                if inner.kept || inner.bytes <= WINDOW {
+                    return Ok(());
+                }
+                if inner.readers.is_empty() {
+                    return Err(NobodyReads);
+                }
+            }
+            if changed.changed().await.is_err() {
+                return Err(NobodyReads);
+            }
+        }
+    }
+
+    /// Says that this was all, or that it broke off.
+    pub(crate) fn finish(&self, whole: bool) {
+        self.lock().ended = Some(if whole { Ok(()) } else { Err(()) });
+        self.changed.send_replace(());
+    }
+
+    /// Returns the whole body, where it was kept.
+    pub(crate) fn whole(&self) -> Option<Bytes> {
+        let inner = self.lock();
+        if !inner.kept {
+            return None;
+        }
+        if let ([only], []) = inner.chunks.as_slices() {
+            return Some(only.clone());
+        }
+        let mut whole = BytesMut::with_capacity(inner.bytes);
+        inner.chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+        Some(whole.freeze())
+    }
+
+    /// Begins to read, from the start; `None` where the start is gone.
+    pub(crate) fn read(self: &Arc<Self>) -> Option<ByteStream> {
+        let id = {
+            let mut inner = self.lock();
+            if inner.first > 0 {
+                return None;
+            }
+            inner.next_reader += 1;
+            let id = inner.next_reader;
+            inner.readers.insert(id, 0);
+            id
+        };
+        let reader = Reader { flow: Arc::clone(self), id, changed: self.changed.subscribe() };
+        Some(Box::pin(stream::unfold(Some(reader), next)))
+    }
+}
+
+impl Inner {
+    fn trim(&mut self) {
+        if self.kept {
+            return;
+        }
+        let slowest = self.readers.values().copied().min().unwrap_or(self.first);
+        while self.first < slowest
+            && let Some(passed) = self.chunks.pop_front()
+        {
+            self.first += 1;
+            self.bytes -= passed.len();
+        }
+    }
+}
+
+struct Reader {
+    flow: Arc<Flow>,
+    id: u64,
+    changed: watch::Receiver<()>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut inner = self.flow.lock();
+        inner.readers.remove(&self.id);
+        inner.trim();
+        drop(inner);
+        self.flow.changed.send_replace(());
+    }
+}
+
+async fn next(reader: Option<Reader>) -> Option<(io::Result<Bytes>, Option<Reader>)> {
+    let mut reader = reader?;
+    loop {
+        reader.changed.mark_unchanged();
+        let (chunk, ended, trimmed) = {
+            let mut inner = reader.flow.lock();
+            let at = inner.readers.get(&reader.id).copied().unwrap_or(0);
+            let chunk = at.checked_sub(inner.first).and_then(|at| inner.chunks.get(at)).cloned();
+            if chunk.is_some() {
+                inner.readers.insert(reader.id, at + 1);
+            }
+            let trimmed = !inner.kept && chunk.is_some();
+            inner.trim();
+            (chunk, inner.ended, trimmed)
+        };
+        if trimmed {
+            reader.flow.changed.send_replace(());
+        }
+        match (chunk, ended) {
+            (Some(chunk), _) => return Some((Ok(chunk), Some(reader))),
+            (None, Some(Ok(()))) => return None,
+            (None, Some(Err(()))) => return Some((Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the upstream broke off")), None)),
+            (None, None) => {}
+        }
+        if reader.changed.changed().await.is_err() {
+            return None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt as _;
+
+    fn text(chunk: Option<io::Result<Bytes>>) -> String {
+        String::from_utf8(chunk.unwrap().unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn readers_get_bytes_as_they_arrive_and_late_ones_from_the_start() {
+        let flow = Arc::new(Flow::new(100));
+        let mut early = flow.read().unwrap();
+        flow.push("a".into()).await.unwrap();
+        assert_eq!(text(early.next().await), "a");
+        flow.push("b".into()).await.unwrap();
+        let late = flow.read().unwrap();
+        flow.finish(true);
+        assert_eq!(text(early.next().await), "b");
+        assert!(early.next().await.is_none());
+        let all: Vec<_> = late.map(|chunk| chunk.unwrap()).collect().await;
+        assert_eq!(all.concat(), b"ab");
+        assert_eq!(flow.whole().unwrap(), "ab");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_large_to_keep_waits_for_its_slowest_reader() {
+        let flow = Arc::new(Flow::new(10));
+        let mut reader = flow.read().unwrap();
+        flow.push(Bytes::from(vec![1; WINDOW])).await.unwrap();
+        assert!(flow.whole().is_none());
+        let pushing = tokio::spawn({
+            let flow = Arc::clone(&flow);
+            async move { flow.push(Bytes::from(vec![2; WINDOW])).await.is_ok() }
+        });
+        assert_eq!(reader.next().await.unwrap().unwrap().len(), WINDOW);
+        assert!(pushing.await.unwrap());
+        assert!(flow.read().is_none(), "the start is gone");
+        drop(reader);
+        assert!(flow.push(Bytes::from(vec![3; WINDOW])).await.is_err(), "nobody reads");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_ends_in_an_error() {
+        let flow = Arc::new(Flow::new(100));
+        let mut reader = flow.read().unwrap();
+        flow.push("a".into()).await.unwrap();
+        flow.finish(false);
+        assert_eq!(text(reader.next().await), "a");
+        assert!(reader.next().await.unwrap().is_err());
+        assert!(reader.next().await.is_none());
+    }
+}

@@ -1,0 +1,112 @@
+//! What an upstream is told: the client's fields without those of one connection and those that
+//! strangers must not set, and our own Via, CDN-Loop, X-Forwarded-* and Forwarded.
+
+use std::net::{IpAddr, SocketAddr};
+
+use config::Upstream;
+use http::header::{FORWARDED, HOST, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use super::key::Scheme;
+use super::upstream::host_for;
+use crate::normalise::Ask;
+use crate::rules::fields;
+
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Who asks, as far as we believe it.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) scheme: Scheme,
+    /// The addresses that a trusted proxy told, and the connection's own last.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Client {
+    /// Finds out who asks: only a trusted proxy is believed about others (http.md 27).
+    pub(crate) fn of(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+        let own = peer.ip().to_canonical();
+        if !trusted.iter().any(|network| network.contains(&own)) {
+            return Self { scheme: Scheme::Http, addresses: vec![own] };
+        }
+        let lines = headers.get_all(&X_FORWARDED_FOR);
+        let told = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+        let addresses = told.filter_map(|text| text.trim().parse().ok()).chain([own]).collect();
+        let is_https = headers.get(&X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+        Self { scheme: if is_https { Scheme::Https } else { Scheme::Http }, addresses }
+    }
+}
+
+/// Tells whether the request came through this network before (RFC 8586).
+pub(crate) fn is_loop(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(&CDN_LOOP);
+    let mut members = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    members.any(|member| member.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("atoll")))
+}
+
+/// Returns the fields of the request upstream, before those that only its answer's storing needs.
+pub(crate) fn upstream_headers(ask: &Ask, client: &Client, upstream: &Upstream) -> HeaderMap {
+    let mut headers = fields::upstream_request(&ask.headers, &[], false);
+    if let Some(host) = host_for(upstream, &ask.authority) {
+        headers.insert(HOST, host);
+    }
+    headers.append(VIA, HeaderValue::from_static("1.1 atoll"));
+    headers.append(CDN_LOOP, HeaderValue::from_static("atoll"));
+    let chain = client.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let forwarded =
+        client.addresses.iter().map(|address| forwarded(*address, client.scheme, &ask.authority)).collect::<Vec<_>>().join(", ");
+    set(&mut headers, X_FORWARDED_FOR, &chain);
+    set(&mut headers, X_FORWARDED_PROTO, client.scheme.as_str());
+    set(&mut headers, X_FORWARDED_HOST, &ask.authority);
+    set(&mut headers, FORWARDED, &forwarded);
+    headers
+}
+
+/// RFC 7239, 4 and 6: an IPv6 address and a host with a port are quoted.
+fn forwarded(address: IpAddr, scheme: Scheme, host: &str) -> String {
+    let node = match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    format!("for={node};host=\"{host}\";proto={}", scheme.as_str())
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(rows: &[(&str, &str)]) -> HeaderMap {
+        rows.iter().map(|(name, value)| (HeaderName::try_from(*name).unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn rule_27_strangers_are_not_believed_about_others() {
+        let told = headers(&[("x-forwarded-for", "1.2.3.4, 5.6.7.8"), ("x-forwarded-proto", "https")]);
+        let peer = "10.0.0.1:9".parse().unwrap();
+        let stranger = Client::of(peer, &told, &[]);
+        assert_eq!((stranger.scheme, stranger.addresses.len()), (Scheme::Http, 1));
+        let proxy = Client::of(peer, &told, &["10.0.0.0/8".parse().unwrap()]);
+        assert_eq!((proxy.scheme, proxy.addresses.len()), (Scheme::Https, 3));
+    }
+
+    #[test]
+    fn a_request_that_was_here_before_is_a_loop() {
+        assert!(is_loop(&headers(&[("cdn-loop", "other, Atoll; v=1")])));
+        assert!(!is_loop(&headers(&[("cdn-loop", "atollo, not-atoll")])) && !is_loop(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn ipv6_addresses_are_quoted_in_forwarded() {
+        assert_eq!(forwarded("::1".parse().unwrap(), Scheme::Http, "h:1"), "for=\"[::1]\";host=\"h:1\";proto=http");
+    }
+}

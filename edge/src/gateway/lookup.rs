@@ -1,0 +1,264 @@
+//! Decides whether a stored response may be used now: pure, with the time and the standing of the
+//! node as arguments. Every "no" has a name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::{Route, WhenFenced};
+use follow::Standing;
+use http::HeaderMap;
+use wire::{Host, Matched, PurgeTable, Target};
+
+use super::entry::{Entry, Stored};
+
+/// The moment at which a request was read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// CLOCK_BOOTTIME.
+    pub(crate) boot: Duration,
+    pub(crate) standing: Standing,
+}
+
+/// What is found for a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    /// Serve it.
+    Fresh(Arc<Entry>),
+    /// Serve it, and fetch a fresh one meanwhile.
+    StaleWhileRevalidate(Arc<Entry>, Why),
+    /// Ask the upstream whether it is still right. It may stand in for an error within its window.
+    Revalidate(Arc<Entry>, Why),
+    /// Fetch.
+    Nothing(Why),
+    /// The node is fenced and the route refuses then.
+    Refuse,
+}
+
+/// Why a stored response is not simply served; the word of `Cache-Status`, log and metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Nothing is stored for the URL.
+    Miss,
+    /// Something is, but not for this request's selecting fields.
+    VaryMiss,
+    /// It was hard-purged.
+    Purged,
+    /// It was soft-purged.
+    SoftPurged,
+    /// The route's settings have changed.
+    Settings,
+    /// Its lifetime is over.
+    Stale,
+    /// It is to be asked for again on each use.
+    NoCache,
+    /// The lease ran out.
+    Fenced,
+}
+
+impl Why {
+    /// Returns the reason's name.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Miss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Purged => "purged",
+            Self::SoftPurged => "soft-purged",
+            Self::Settings => "settings",
+            Self::Stale => "stale",
+            Self::NoCache => "no-cache",
+            Self::Fenced => "fenced",
+        }
+    }
+}
+
+/// Finds what a request may be answered with.
+pub(crate) fn find(
+    stored: Option<&Stored>,
+    route: &Route,
+    purges: &PurgeTable,
+    (host, target): (&Host, &Target),
+    upstream_request: &HeaderMap,
+    moment: &Moment,
+) -> Found {
+    if !moment.standing.holds() && route.when_fenced == WhenFenced::Refuse {
+        return Found::Refuse;
+    }
+    let Some(stored) = stored else { return Found::Nothing(Why::Miss) };
+    let Some(entry) = stored.select(upstream_request) else { return Found::Nothing(Why::VaryMiss) };
+    if entry.head.settings != route.settings {
+        return Found::Nothing(Why::Settings);
+    }
+    let matched = purges.matched(&entry.head.slots, host, target, entry.head.filled_at);
+    if matches!(matched, Matched::Hard(_)) {
+        return Found::Nothing(Why::Purged);
+    }
+    if !may_rely(route.when_fenced, &moment.standing) {
+        // Without a strong validator a fenced edge fetches in full (P4).
+        return if entry.head.strong_etag().is_some() {
+            Found::Revalidate(Arc::clone(entry), Why::Fenced)
+        } else {
+            Found::Nothing(Why::Fenced)
+        };
+    }
+    by_freshness(entry, matched, moment.boot)
+}
+
+/// P7: availability is the route's choice.
+fn may_rely(when_fenced: WhenFenced, standing: &Standing) -> bool {
+    match (standing.fenced_for, when_fenced) {
+        (None, _) | (Some(_), WhenFenced::Serve) => true,
+        (Some(fenced_for), WhenFenced::ServeFor(span)) => fenced_for < span,
+        (Some(_), WhenFenced::Revalidate | WhenFenced::Refuse) => false,
+    }
+}
+
+fn by_freshness(entry: &Arc<Entry>, matched: Matched, boot: Duration) -> Found {
+    let terms = &entry.head.terms;
+    let why = match matched {
+        Matched::Soft(_) => Why::SoftPurged,
+        _ if terms.no_cache => Why::NoCache,
+        _ if entry.head.age(boot) < terms.lifetime => return Found::Fresh(Arc::clone(entry)),
+        _ => Why::Stale,
+    };
+    if stale_for(entry, boot) < terms.stale_while_revalidate && !terms.no_cache {
+        return Found::StaleWhileRevalidate(Arc::clone(entry), why);
+    }
+    Found::Revalidate(Arc::clone(entry), why)
+}
+
+/// How long its lifetime has been over.
+fn stale_for(entry: &Entry, boot: Duration) -> Duration {
+    entry.head.age(boot).saturating_sub(entry.head.terms.lifetime)
+}
+
+/// Decides whether a stale response may stand in for an error (RFC 5861, 4).
+pub(crate) fn may_stand_in(entry: &Entry, boot: Duration) -> bool {
+    stale_for(entry, boot) < entry.head.terms.stale_if_error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{StoreTerms, vary::Selection};
+    use bytes::Bytes;
+    use config::Network;
+    use http::StatusCode;
+    use wire::{Mode, Owner, Scope, Subject, Timestamp};
+
+    struct World {
+        network: Network,
+        purges: PurgeTable,
+        host: Host,
+        target: Target,
+    }
+
+    impl World {
+        fn new(when_fenced: serde_json::Value) -> Self {
+            let network = Network::from_json(&serde_json::json!({
+                "upstreams": { "u": { "servers": ["http://127.0.0.1:1"] } },
+                "routes": { "r": { "hosts": ["*"], "upstream": "u", "when_fenced": when_fenced } },
+            }))
+            .unwrap();
+            Self { network, purges: PurgeTable::new([0; 16]), host: "h".parse().unwrap(), target: "/a".parse().unwrap() }
+        }
+
+        fn route(&self) -> &Route {
+            self.network.routes.values().next().unwrap()
+        }
+
+        fn stored(&self, change: impl FnOnce(&mut Entry)) -> Stored {
+            let tags = ["t".parse().unwrap()];
+            let subject = Subject { owner: &Owner::default(), host: &self.host, sent: &self.target, keyed: None, tags: &tags };
+            let terms = StoreTerms {
+                lifetime: Duration::from_secs(10),
+                initial_age: Duration::ZERO,
+                must_revalidate: false,
+                stale_while_revalidate: Duration::from_secs(5),
+                stale_if_error: Duration::from_secs(60),
+                no_cache: false,
+                dropped_on_reuse: vec![],
+            };
+            let head = super::super::entry::Head {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                length: None,
+                selection: Selection::default(),
+                terms,
+                tags: tags.clone().into(),
+                slots: self.purges.slots(&subject),
+                filled_at: 5,
+                settings: self.route().settings,
+                received_at: Timestamp::from_millis(0),
+                received_boot: Duration::from_secs(100),
+            };
+            let mut entry = Entry { head, body: Bytes::new() };
+            change(&mut entry);
+            Stored { variants: vec![Arc::new(entry)] }
+        }
+
+        fn find(&self, stored: &Stored, at: u64, fenced_for: Option<u64>) -> String {
+            let standing = Standing { applied: 9, fenced_for: fenced_for.map(Duration::from_secs) };
+            let moment = Moment { boot: Duration::from_secs(at), standing };
+            match find(Some(stored), self.route(), &self.purges, (&self.host, &self.target), &HeaderMap::new(), &moment) {
+                Found::Fresh(_) => "fresh".to_owned(),
+                Found::StaleWhileRevalidate(_, why) => format!("serve, {}", why.as_str()),
+                Found::Revalidate(_, why) => format!("ask, {}", why.as_str()),
+                Found::Nothing(why) => format!("fetch, {}", why.as_str()),
+                Found::Refuse => "refuse".to_owned(),
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_is_fresh_then_usable_then_asked_about() {
+        let world = World::new("revalidate".into());
+        let stored = world.stored(|_| {});
+        assert_eq!(world.find(&stored, 109, None), "fresh");
+        assert_eq!(world.find(&stored, 110, None), "serve, stale");
+        assert_eq!(world.find(&stored, 114, None), "serve, stale");
+        assert_eq!(world.find(&stored, 115, None), "ask, stale");
+        assert!(
+            may_stand_in(&stored.variants[0], Duration::from_secs(169)) && !may_stand_in(&stored.variants[0], Duration::from_secs(170))
+        );
+    }
+
+    #[test]
+    fn a_purge_after_the_fill_takes_it_and_one_before_does_not() {
+        let world = World::new("revalidate".into());
+        let stored = world.stored(|_| {});
+        world.purges.apply(5, &Owner::default(), Mode::Hard, &[Scope::Tag("t".parse().unwrap())]);
+        assert_eq!(world.find(&stored, 100, None), "fresh");
+        world.purges.apply(6, &Owner::default(), Mode::Soft, &[Scope::Tag("t".parse().unwrap())]);
+        assert_eq!(world.find(&stored, 100, None), "serve, soft-purged");
+        world.purges.apply(7, &Owner::default(), Mode::Hard, &[Scope::Tag("t".parse().unwrap())]);
+        assert_eq!(world.find(&stored, 100, None), "fetch, purged");
+    }
+
+    #[test]
+    fn changed_settings_leave_old_entries_invalid() {
+        let world = World::new("revalidate".into());
+        assert_eq!(world.find(&world.stored(|entry| entry.head.settings ^= 1), 100, None), "fetch, settings");
+    }
+
+    #[test]
+    fn p7_a_fenced_edge_does_what_the_route_says() {
+        let strong = |world: &World| {
+            world.stored(|entry| {
+                entry.head.headers.insert("etag", "\"a\"".parse().unwrap());
+            })
+        };
+        let weak = |world: &World| {
+            world.stored(|entry| {
+                entry.head.headers.insert("etag", "W/\"a\"".parse().unwrap());
+            })
+        };
+        let world = World::new("revalidate".into());
+        assert_eq!(world.find(&strong(&world), 100, Some(1)), "ask, fenced");
+        assert_eq!(world.find(&weak(&world), 100, Some(1)), "fetch, fenced");
+        let world = World::new("refuse".into());
+        assert_eq!(world.find(&strong(&world), 100, Some(1)), "refuse");
+        let world = World::new(serde_json::json!({ "serve_for": "1m" }));
+        assert_eq!(world.find(&weak(&world), 100, Some(59)), "fresh");
+        assert_eq!(world.find(&weak(&world), 100, Some(60)), "fetch, fenced");
+    }
+}

@@ -1,0 +1,19 @@
+//! Routes to upstreams: responses are cached under HTTP's rules, carry tags, and are invalidated by
+//! journal position. One fetch per key runs at a time; who waits gets its bytes as they arrive.
+
+mod key;
+mod entry;
+mod lookup;
+mod flow;
+mod fills;
+mod upstream;
+mod forward;
+mod fetch;
+mod serve;
+
+pub(crate) use entry::{Entry, Stored};
+pub(crate) use fetch::Responses;
+pub(crate) use forward::{Client, upstream_headers};
+pub(crate) use key::{CacheKey, Scheme};
+pub(crate) use lookup::{Found, Moment, find};
+pub(crate) use serve::serve;

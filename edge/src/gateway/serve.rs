@@ -1,0 +1,312 @@
+//! Answers a request for a route: from what is stored, from a fetch that others share, or for itself.
+
+use std::sync::Arc;
+
+use config::{Route, Upstream};
+use follow::boottime;
+use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE, VIA};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use wire::{Matched, Timestamp};
+
+use super::entry::{Entry, Head};
+use super::fetch::{self, Job, Led};
+use super::fills::{Fill, Part, Progress};
+use super::flow::Flow;
+use super::forward::{Client, is_loop, upstream_headers};
+use super::key::CacheKey;
+use super::lookup::{Found, Moment, Why, find, may_stand_in};
+use super::upstream::Answer as Answered;
+use crate::applied::View;
+use crate::assets::Source;
+use crate::edge::Edge;
+use crate::message::{Body, ByteStream, Response};
+use crate::normalise::Ask;
+use crate::outcome::{Answer, Outcome};
+use crate::refuse::Refusal;
+use crate::represent::{self, Representation};
+use crate::rules::conditional::Voice;
+use crate::rules::invalidate::{self, Place};
+use crate::rules::{Directives, Forward, NotStored, age, fields};
+
+/// How often a request that could not share a fetch looks again before it fetches for itself.
+const LOOKS: usize = 3;
+
+/// A request for a route, with all that deciding about it takes.
+pub(crate) struct Visit<'a> {
+    edge: &'a Arc<Edge>,
+    view: &'a View,
+    route: &'a Route,
+    upstream: &'a Upstream,
+    ask: &'a Ask,
+    client: Client,
+    key: CacheKey,
+    /// The fields as they go upstream: what selects a variant.
+    headers: HeaderMap,
+}
+
+/// Answers a request for `route`.
+pub(crate) async fn serve(
+    edge: &Arc<Edge>,
+    view: &View,
+    route: &Route,
+    ask: &Ask,
+    body: Option<ByteStream>,
+    client: Client,
+    moment: Moment,
+) -> Answer {
+    let Some(upstream) = view.network.upstreams.get(&route.upstream) else {
+        return Answer::refused("route", &Refusal::UpstreamFailed);
+    };
+    if is_loop(&ask.headers) {
+        return Answer::refused("route", &Refusal::Loop);
+    }
+    let key = CacheKey { scheme: client.scheme, host: ask.host.clone(), target: ask.target.clone() };
+    let headers = upstream_headers(ask, &client, upstream);
+    let visit = Visit { edge, view, route, upstream, ask, client, key, headers };
+    let answered = match ask.method {
+        Method::GET | Method::HEAD => visit.read(moment).await,
+        _ => visit.pass(body).await,
+    };
+    answered.unwrap_or_else(|refusal| Answer::refused("route", &refusal))
+}
+
+impl Visit<'_> {
+    /// GET and HEAD.
+    async fn read(&self, moment: Moment) -> Result<Answer, Refusal> {
+        let mut moment = moment;
+        let mut ask_again = false;
+        for _ in 0..LOOKS {
+            let (entry, why) = match self.look_up(&moment) {
+                Found::Refuse => return Err(Refusal::Fenced),
+                Found::Fresh(entry) => return Ok(self.from_entry(&entry, "hit", None, &moment)),
+                Found::StaleWhileRevalidate(entry, why) => {
+                    self.refresh(&entry);
+                    return Ok(self.from_entry(&entry, "stale", Some(why.as_str()), &moment));
+                }
+                Found::Revalidate(entry, why) => (Some(entry), why),
+                Found::Nothing(why) => (None, why),
+            };
+            // RFC 9111, 5.2.1.7.
+            if Directives::of(&self.ask.headers).only_if_cached {
+                return Err(Refusal::NotCached);
+            }
+            if self.ask.method == Method::HEAD && entry.is_none() {
+                return self.pass(None).await;
+            }
+            if !self.may_share(&entry) {
+                return self.lead(Arc::new(Fill::new()), None, entry, why, &moment).await;
+            }
+            let may_join = moment.standing.holds() && !ask_again;
+            match self.edge.responses.fills.take_part(&self.key, may_join) {
+                Part::Lead(fill, before) => return self.lead(fill, before, entry, why, &moment).await,
+                Part::Follow(fill) => {
+                    self.edge.metrics.collapsed.inc();
+                    if let Some(answer) = self.follow(&fill, entry, why, &moment).await? {
+                        return Ok(answer);
+                    }
+                }
+            }
+            // What was fetched is not for this request: look again, as if it came now.
+            ask_again = true;
+            moment = Moment { boot: boottime(), standing: self.edge.lease.standing() };
+        }
+        self.lead(Arc::new(Fill::new()), None, None, Why::Miss, &moment).await
+    }
+
+    fn look_up(&self, moment: &Moment) -> Found {
+        let stored = self.edge.responses.stored(&self.key);
+        find(stored.as_deref(), self.route, &self.view.purges, (&self.key.host, &self.key.target), &self.headers, moment)
+    }
+
+    /// Whether the answer to this request may be the answer to others: nothing in it is its own.
+    fn may_share(&self, entry: &Option<Arc<Entry>>) -> bool {
+        let own = [AUTHORIZATION, RANGE, IF_MATCH, IF_UNMODIFIED_SINCE];
+        let conditions = [IF_NONE_MATCH, IF_MODIFIED_SINCE];
+        let has = |names: &[http::HeaderName]| names.iter().any(|name| self.headers.contains_key(name));
+        // Where something is stored, its own validators go upstream in place of the client's.
+        !has(&own) && (entry.is_some() || !has(&conditions)) && !self.edge.responses.hit_for_miss.contains_key(&self.key)
+    }
+
+    fn job(&self, entry: Option<Arc<Entry>>) -> Job {
+        Job { key: self.key.clone(), route: self.route.clone(), upstream: self.upstream.clone(), headers: self.headers.clone(), entry }
+    }
+
+    /// One fetch in the background, unless one runs.
+    fn refresh(&self, entry: &Arc<Entry>) {
+        if let Some(fill) = self.edge.responses.fills.lead_if_idle(&self.key) {
+            fetch::start(self.edge, self.job(Some(Arc::clone(entry))), fill, None);
+        }
+    }
+
+    async fn lead(
+        &self,
+        fill: Arc<Fill>,
+        before: Option<Arc<Fill>>,
+        entry: Option<Arc<Entry>>,
+        why: Why,
+        moment: &Moment,
+    ) -> Result<Answer, Refusal> {
+        let led = fetch::start(self.edge, self.job(entry.clone()), fill, before).await;
+        match led.unwrap_or(Led::Failed(Refusal::UpstreamFailed)) {
+            Led::Flow(head, flow) => Ok(self.from_flow(&head, &flow, why).ok_or(Refusal::UpstreamFailed)?),
+            Led::Entry(renewed) => Ok(self.revalidated(&renewed, why)),
+            Led::Direct(answer, reason) => Ok(self.direct(answer, why, reason)),
+            Led::Failed(refusal) => self.stand_in(entry, refusal, moment),
+        }
+    }
+
+    /// Takes what another request's fetch brings, where it is for this request too.
+    async fn follow(&self, fill: &Fill, entry: Option<Arc<Entry>>, why: Why, moment: &Moment) -> Result<Option<Answer>, Refusal> {
+        match fill.outcome().await {
+            Progress::Shared(head, flow) if self.may_take(&head, moment) => Ok(self.from_flow(&head, &flow, why).map(collapsed)),
+            Progress::Entry(renewed) if self.may_take(&renewed.head, moment) => Ok(Some(collapsed(self.revalidated(&renewed, why)))),
+            Progress::Failed(refusal) => self.stand_in(entry, refusal, moment).map(Some),
+            Progress::NotShared => {
+                let fill = Arc::new(Fill::new());
+                self.lead(fill, None, entry, why, moment).await.map(Some)
+            }
+            Progress::Shared(..) | Progress::Entry(_) | Progress::Waiting => Ok(None),
+        }
+    }
+
+    /// P4: who came after the edge had moved past the fetch's start takes it only if no purge that
+    /// matches came since. Comparing the table's highest seq with the arrival looks right and is wrong.
+    fn may_take(&self, head: &Head, moment: &Moment) -> bool {
+        let fits = head.selection.matches(&self.headers);
+        let unpurged = || {
+            let matched = self.view.purges.matched(&head.slots, &self.key.host, &self.key.target, head.filled_at);
+            matches!(matched, Matched::Nothing)
+        };
+        fits && moment.standing.holds() && (moment.standing.applied <= head.filled_at || unpurged())
+    }
+
+    fn stand_in(&self, entry: Option<Arc<Entry>>, refusal: Refusal, moment: &Moment) -> Result<Answer, Refusal> {
+        match entry.filter(|entry| may_stand_in(entry, moment.boot)) {
+            Some(entry) => Ok(self.from_entry(&entry, "stale", Some("stale-if-error"), moment)),
+            None => Err(refusal),
+        }
+    }
+
+    /// A stored response. `Date` and `Expires` stay as they were; `Age` grows.
+    fn from_entry(&self, entry: &Entry, result: &'static str, detail: Option<&'static str>, moment: &Moment) -> Answer {
+        let grown = entry.head.age(boottime());
+        let mut headers = entry.head.headers.clone();
+        for name in &entry.head.terms.dropped_on_reuse {
+            headers.remove(name);
+        }
+        headers.insert(AGE, age::value(grown));
+        self.finish_fields(&mut headers);
+        let whole = Representation {
+            status: entry.head.status,
+            headers,
+            length: entry.body.len() as u64,
+            source: Source::Memory(entry.body.clone()),
+        };
+        let response = represent::answer(&self.ask.method, &self.ask.headers, whole, Voice::Cache, Timestamp::now());
+        let detail = if moment.standing.holds() { detail } else { Some("fenced") };
+        Answer { response, outcome: Outcome::stored(result, ttl(&entry.head), detail) }
+    }
+
+    fn revalidated(&self, entry: &Entry, why: Why) -> Answer {
+        let moment = Moment { boot: boottime(), standing: self.edge.lease.standing() };
+        let mut answer = self.from_entry(entry, "revalidated", Some(why.as_str()), &moment);
+        answer.outcome = Outcome::forwarded("revalidated", Forward::Stale, StatusCode::NOT_MODIFIED, true, Some(why.as_str()));
+        answer
+    }
+
+    /// A response that flows in, to be stored when it is whole.
+    fn from_flow(&self, head: &Head, flow: &Arc<Flow>, why: Why) -> Option<Answer> {
+        let body = flow.read()?;
+        let mut headers = head.headers.clone();
+        self.finish_fields(&mut headers);
+        headers.remove(CONTENT_LENGTH);
+        let body = framed(head.status, head.length, body);
+        let body = if self.ask.method == Method::HEAD { body.without_bytes() } else { body };
+        let outcome = Outcome::forwarded("miss", forward(why), head.status, true, detail(why));
+        Some(Answer { response: Response { status: head.status, headers, body }, outcome })
+    }
+
+    fn direct(&self, answer: Answered, why: Why, reason: NotStored) -> Answer {
+        let status = answer.status;
+        let outcome = Outcome::forwarded("pass", forward(why), status, false, Some(reason.as_str()));
+        Answer { response: self.passed_on(answer), outcome }
+    }
+
+    /// An upstream's answer for this request alone, without what is about one connection.
+    fn passed_on(&self, answer: Answered) -> Response {
+        let mut headers = answer.headers;
+        fields::drop_hop_by_hop(&mut headers);
+        self.finish_fields(&mut headers);
+        let announced = headers.remove(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let body = if self.ask.method == Method::HEAD {
+            announced.map_or(Body::Empty, Body::Head)
+        } else {
+            framed(answer.status, answer.length, answer.body)
+        };
+        Response { status: answer.status, headers, body }
+    }
+
+    fn finish_fields(&self, headers: &mut HeaderMap) {
+        fields::drop_for_client(headers, self.route.keep_tags);
+        headers.append(VIA, HeaderValue::from_static("1.1 atoll"));
+    }
+
+    /// A request that is neither answered from the cache nor stored; an unsafe one makes invalid what it changed.
+    async fn pass(&self, body: Option<ByteStream>) -> Result<Answer, Refusal> {
+        // GET and HEAD have no meaning for a body, and some upstreams read one (http.md 30).
+        let body = if self.ask.method.is_safe() { None } else { body };
+        let mut headers = self.headers.clone();
+        if body.is_none() {
+            headers.remove(CONTENT_LENGTH);
+        }
+        self.edge.metrics.upstream_requests.inc();
+        let sent = self.edge.responses.upstreams.send(self.upstream, self.ask.method.clone(), &self.ask.target, headers, body).await;
+        let empty = HeaderMap::new();
+        let (status, fields) = sent.as_ref().map_or((None, &empty), |answer| (Some(answer.status), &answer.headers));
+        // P8: in force here before the first byte of the answer, also where no answer came.
+        let place = Place { scheme: self.client.scheme.as_str(), authority: &self.ask.authority, target: &self.ask.target };
+        for target in invalidate::targets(&self.ask.method, status, place, fields) {
+            self.edge.responses.invalidate(&CacheKey { target, ..self.key.clone() });
+        }
+        let answer = sent?;
+        let reason = if self.ask.method == Method::HEAD { Forward::UriMiss } else { Forward::Method };
+        let outcome = Outcome::forwarded("pass", reason, answer.status, false, Some("method"));
+        Ok(Answer { response: self.passed_on(answer), outcome })
+    }
+}
+
+fn collapsed(mut answer: Answer) -> Answer {
+    answer.outcome = answer.outcome.collapsed();
+    answer
+}
+
+/// Statuses without a body have none, whatever the upstream sends (RFC 9112, 6.3).
+fn framed(status: StatusCode, length: Option<u64>, body: ByteStream) -> Body {
+    match (status, length) {
+        (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED, _) => Body::Empty,
+        (_, Some(length)) => Body::Sized(length, body),
+        (_, None) => Body::Stream(body),
+    }
+}
+
+fn ttl(head: &Head) -> i64 {
+    let seconds = |span: std::time::Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    seconds(head.terms.lifetime) - seconds(head.age(boottime()))
+}
+
+/// The word of RFC 9211 for why the upstream was asked.
+fn forward(why: Why) -> Forward {
+    match why {
+        Why::VaryMiss => Forward::VaryMiss,
+        Why::Miss | Why::Purged | Why::Settings => Forward::UriMiss,
+        Why::Stale | Why::SoftPurged | Why::NoCache | Why::Fenced => Forward::Stale,
+    }
+}
+
+/// Our own word, where it says more.
+fn detail(why: Why) -> Option<&'static str> {
+    match why {
+        Why::Miss | Why::VaryMiss | Why::Stale => None,
+        why => Some(why.as_str()),
+    }
+}

@@ -1,0 +1,98 @@
+//! The memory tier (L1): assets and responses in one cache with one bound. moka gives the room and
+//! decides who stays; whether an entry may be used is decided from what it stores, never by moka.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use moka::sync::Cache;
+use wire::Digest;
+
+use crate::assets::AssetKey;
+use crate::gateway::{CacheKey, Stored};
+
+/// What is held.
+#[derive(Clone, Debug)]
+pub(crate) enum Held {
+    /// The bytes of an asset.
+    Asset(Arc<AssetBytes>),
+    /// The asset has no form in this coding: it would not get smaller.
+    NoVariant,
+    /// The responses of one URL.
+    Responses(Arc<Stored>),
+}
+
+/// By what it is found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum HeldKey {
+    /// A blob in a coding.
+    Asset(AssetKey),
+    /// A URL.
+    Response(CacheKey),
+}
+
+/// The bytes of a small asset.
+#[derive(Debug)]
+pub(crate) struct AssetBytes {
+    /// Their own digest.
+    pub(crate) digest: Digest,
+    pub(crate) bytes: Bytes,
+    /// Since when this is a quick form, where a better one is being made.
+    pub(crate) quick_since: Option<Instant>,
+}
+
+/// What an entry costs beside its bytes: key, table and counters.
+const OVERHEAD: usize = 512;
+
+/// The cache in this process' memory.
+#[derive(Debug)]
+pub(crate) struct Memory(Cache<HeldKey, Held>);
+
+impl Memory {
+    /// Returns an empty cache that may take `most` bytes.
+    pub(crate) fn new(most: u64) -> Self {
+        // moka counts weights in u32, so they are KiB.
+        let cache = Cache::builder().max_capacity(most >> 10).weigher(|_, held: &Held| weight(held)).build();
+        Self(cache)
+    }
+
+    pub(crate) fn get(&self, key: &HeldKey) -> Option<Held> {
+        self.0.get(key)
+    }
+
+    pub(crate) fn insert(&self, key: HeldKey, held: Held) {
+        self.0.insert(key, held);
+    }
+
+    /// Replaces what is held under `key` by what `change` makes of it, one change at a time.
+    pub(crate) fn change(&self, key: HeldKey, change: impl FnOnce(Option<Held>) -> Option<Held>) {
+        self.0.entry(key).and_compute_with(|entry| match change(entry.map(moka::Entry::into_value)) {
+            Some(held) => moka::ops::compute::Op::Put(held),
+            None => moka::ops::compute::Op::Remove,
+        });
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&self) {
+        self.0.invalidate_all();
+    }
+
+    /// Does what moka puts off: eviction is lazy. Called on a timer.
+    pub(crate) fn tidy(&self) {
+        self.0.run_pending_tasks();
+    }
+
+    /// Returns the bytes held, about, and the number of entries.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        (self.0.weighted_size() << 10, self.0.entry_count())
+    }
+}
+
+fn weight(held: &Held) -> u32 {
+    let bytes = match held {
+        Held::Asset(asset) => asset.bytes.len(),
+        Held::NoVariant => 0,
+        Held::Responses(stored) => stored.weight(),
+    };
+    u32::try_from((bytes + OVERHEAD) >> 10).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,129 @@
+//! What an edge counts, for Prometheus and for `atoll status`. No URL, host or tag is a label.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// How a request was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Answered {
+    /// `site`, `route` or `edge`.
+    pub(crate) kind: &'static str,
+    /// Hit, miss, and so on: the word of `Cache-Status` and of the log.
+    pub(crate) result: &'static str,
+    /// `l1`, `l2`, `origin`, `upstream` or `none`.
+    pub(crate) tier: &'static str,
+}
+
+/// What the gauges show at the moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) applied: u64,
+    pub(crate) leased: bool,
+    pub(crate) memory_bytes: u64,
+    pub(crate) memory_entries: u64,
+    pub(crate) folder_bytes: u64,
+    pub(crate) config: u64,
+}
+
+/// An edge's metrics.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<Answered, Counter>,
+    seconds: Family<Answered, Histogram, fn() -> Histogram>,
+    hits: Counter,
+    misses: Counter,
+    pub(crate) upstream_requests: Counter,
+    pub(crate) collapsed: Counter,
+    pub(crate) unstorable_tags: Counter,
+    gauges: BTreeMap<&'static str, Gauge<u64, AtomicU64>>,
+}
+
+fn duration_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_05, 4.0, 10))
+}
+
+const GAUGES: [(&str, &str); 6] = [
+    ("applied_seq", "The last seq in force here"),
+    ("leased", "Whether the lease holds"),
+    ("memory_bytes", "Bytes in the memory tier"),
+    ("memory_entries", "Entries in the memory tier"),
+    ("folder_bytes", "Bytes in the folder tier"),
+    ("config_number", "The number of the configuration in force"),
+];
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("atoll_edge");
+        let requests = Family::default();
+        let seconds = Family::new_with_constructor(duration_buckets as fn() -> Histogram);
+        registry.register("requests", "Requests by how they were answered", requests.clone());
+        registry.register("request_seconds", "From a request's head to its answer's head", seconds.clone());
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let upstream_requests = counter("upstream_requests", "Requests sent to upstreams");
+        let collapsed = counter("collapsed", "Requests that shared the fill of another");
+        let unstorable_tags = counter("unstorable_tags", "Responses not stored since their tags don't fit: nothing is unpurgeable");
+        let mut gauges = BTreeMap::new();
+        for (name, help) in GAUGES {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauges.insert(name, gauge);
+        }
+        Self {
+            registry: Mutex::new(registry),
+            requests,
+            seconds,
+            hits: Counter::default(),
+            misses: Counter::default(),
+            upstream_requests,
+            collapsed,
+            unstorable_tags,
+            gauges,
+        }
+    }
+
+    /// Counts one answer.
+    pub(crate) fn answered(&self, answered: &Answered, took: Duration) {
+        self.requests.get_or_create(answered).inc();
+        self.seconds.get_or_create(answered).observe(took.as_secs_f64());
+        match answered.tier {
+            "l1" | "l2" => self.hits.inc(),
+            "origin" | "upstream" => self.misses.inc(),
+            _ => 0,
+        };
+    }
+
+    /// Returns what `atoll status` shows.
+    pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
+        BTreeMap::from([("hits".to_owned(), self.hits.get()), ("misses".to_owned(), self.misses.get())])
+    }
+
+    /// Returns all of it as Prometheus reads it.
+    pub(crate) fn render(&self, now: &Gauges) -> String {
+        let values = [now.applied, u64::from(now.leased), now.memory_bytes, now.memory_entries, now.folder_bytes, now.config];
+        for ((name, _), value) in GAUGES.iter().zip(values) {
+            if let Some(gauge) = self.gauges.get(name) {
+                gauge.set(value);
+            }
+        }
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &registry);
+        text
+    }
+}

@@ -1,0 +1,215 @@
+//! Starts an edge and stops it: bind first, report the real addresses, drain before leaving.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, web};
+use anyhow::{Context as _, Result};
+use config::{EdgeNode, Settings};
+use follow::{Following, Lease, Origins};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wire::{NodeName, Role, Secret};
+
+use crate::applied::Applied;
+use crate::assets::{Assets, Folder, Manifests};
+use crate::gateway::Responses;
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::{admin, door};
+
+/// How long requests in hand may take when the edge stops.
+const GRACE_S: u64 = 10;
+
+/// How often the memory tier is tidied.
+const TIDY: Duration = Duration::from_millis(500);
+
+/// Of the memory that an edge may take, what is left for tables and requests.
+const RESERVED: u64 = 4 << 20;
+
+/// An edge that is about to start.
+#[derive(Debug)]
+pub struct Edge {
+    settings: Settings,
+    node: EdgeNode,
+    token: Secret,
+    urls: Vec<String>,
+}
+
+/// An edge that runs. [`Running::stop`] ends it.
+#[derive(Debug)]
+pub struct Running {
+    name: NodeName,
+    addresses: Vec<SocketAddr>,
+    admin: SocketAddr,
+    edge: Arc<crate::edge::Edge>,
+    following: Following,
+    servers: Vec<ServerHandle>,
+    tasks: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+impl Edge {
+    /// Prepares the edge `name` of these settings, which shows `token` to its origins.
+    ///
+    /// # Errors
+    /// Where the settings have no such edge.
+    pub fn new(settings: Settings, name: &NodeName, token: Secret) -> Result<Self> {
+        let node = settings.edges.get(name).cloned();
+        let node = node.with_context(|| {
+            let known = settings.edges.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
+            format!("there is no edge `{name}` in the configuration; there are: {known}")
+        })?;
+        let urls = settings.origin.urls.clone();
+        Ok(Self { settings, node, token, urls })
+    }
+
+    /// Follows origins at other URLs than the configuration names.
+    #[must_use]
+    pub fn with_origins(mut self, urls: Vec<String>) -> Self {
+        self.urls = urls;
+        self
+    }
+
+    /// Binds, begins to follow, and serves.
+    ///
+    /// # Errors
+    /// Where an address is taken or the folder can't be used.
+    pub async fn start(self) -> Result<Running> {
+        let Self { settings, node, token, urls } = self;
+        let listeners = bind(&node)?;
+        let admin_listener =
+            TcpListener::bind(node.admin).with_context(|| format!("failed to listen on {} (edges.{}.admin)", node.admin, node.name))?;
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+        let admin_address = admin_listener.local_addr()?;
+        let root = settings.data.join("edges").join(node.name.as_str());
+        let ca = settings.origin.ca.as_ref().map(|ca| ca.read()).transpose().context("failed to get origin.ca")?;
+        let origins = Arc::new(Origins::new(urls, token, ca.as_deref())?);
+        let folder = Folder::open(&root.join("assets"), node.disk.0).with_context(|| format!("failed to open {}", root.display()))?;
+        let edge = Arc::new(build(node, folder, origins));
+        let settings = follow::Settings {
+            name: edge.node.name.clone(),
+            role: Role::Edge,
+            region: edge.node.region.clone(),
+            folder: root.join("fold"),
+            answers: edge.node.answers.clone(),
+        };
+        let following = follow::start(settings, Arc::clone(&edge.origins), Arc::clone(&edge.applied), Arc::clone(&edge.lease)).await?;
+        let stop = CancellationToken::new();
+        let mut tasks = vec![tokio::spawn(tidy(Arc::clone(&edge.memory), stop.clone()))];
+        let servers = serve(&edge, listeners, admin_listener, &mut tasks)?;
+        tracing::info!(node = %edge.node.name, ?addresses, admin = %admin_address, "edge {} started", edge.node.name);
+        Ok(Running { name: edge.node.name.clone(), addresses, admin: admin_address, edge, following, servers, tasks, stop })
+    }
+}
+
+fn bind(node: &EdgeNode) -> Result<Vec<TcpListener>> {
+    let bind = |address: &SocketAddr| {
+        TcpListener::bind(address).with_context(|| format!("failed to listen on {address} (edges.{}.listen)", node.name))
+    };
+    node.listen.iter().map(bind).collect()
+}
+
+fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>) -> crate::edge::Edge {
+    let memory = Arc::new(Memory::new(node.memory.0.saturating_sub(RESERVED)));
+    let (folder, metrics) = (Arc::new(folder), Arc::new(Metrics::new()));
+    let assets = Arc::new(Assets::new(Arc::clone(&memory), Arc::clone(&folder), Arc::clone(&origins)));
+    let manifests = Arc::new(Manifests::new(Arc::clone(&assets)));
+    let responses = Arc::new(Responses::new(Arc::clone(&memory)));
+    let applied = Arc::new(Applied::new(Arc::clone(&manifests), Arc::clone(&responses), Arc::clone(&metrics)));
+    crate::edge::Edge {
+        node,
+        applied,
+        lease: Arc::new(Lease::default()),
+        memory,
+        folder,
+        assets,
+        manifests,
+        responses,
+        origins,
+        metrics,
+        runtime: tokio::runtime::Handle::current(),
+    }
+}
+
+/// moka evicts when it is used; a cache that nobody uses is tidied all the same.
+async fn tidy(memory: Arc<Memory>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(TIDY);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => memory.tidy(),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+fn serve(
+    edge: &Arc<crate::edge::Edge>,
+    listeners: Vec<TcpListener>,
+    admin: TcpListener,
+    tasks: &mut Vec<JoinHandle<()>>,
+) -> Result<Vec<ServerHandle>> {
+    let data = web::Data::from(Arc::clone(edge));
+    let public = {
+        let data = data.clone();
+        let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(door::handle)));
+        let server = server.shutdown_timeout(GRACE_S).disable_signals();
+        listeners.into_iter().try_fold(server, HttpServer::listen)?.run()
+    };
+    let private = HttpServer::new(move || App::new().app_data(data.clone()).configure(admin::mount));
+    let private = private.workers(1).shutdown_timeout(1).disable_signals().listen(admin)?.run();
+    let mut handles = Vec::new();
+    for server in [public, private] {
+        handles.push(server.handle());
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "an edge's listener ended");
+            }
+        }));
+    }
+    Ok(handles)
+}
+
+impl Running {
+    /// Returns the edge's name.
+    #[must_use]
+    pub fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// Returns the addresses that it serves on.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Returns the address of its admin pages.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Tells whether the edge has a fold to answer from.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.following.is_loaded()
+    }
+
+    /// Leaves: asks the DNS to leave it out, finishes what is in hand, stops.
+    pub async fn stop(self) {
+        self.edge.applied.drain();
+        self.following.ack_now();
+        for server in &self.servers {
+            if tokio::time::timeout(Duration::from_secs(GRACE_S + 1), server.stop(true)).await.is_err() {
+                tracing::warn!(node = %self.name, "requests in hand were cut off");
+            }
+        }
+        self.stop.cancel();
+        self.following.stop().await;
+        for task in self.tasks {
+            let _ = task.await;
+        }
+    }
+}
