@@ -1,1 +1,81 @@
-//! x
+//! The command line of `atoll`: the only place where origin, edge and DNS meet.
+//!
+//! A file per command or family of commands; [`main`] parses, builds what a command needs, runs it,
+//! and turns its outcome into an exit code.
+
+mod args;
+mod exit;
+mod say;
+mod logging;
+mod context;
+mod control;
+mod scan;
+mod publish;
+mod versions;
+mod purge;
+mod status;
+mod explain;
+mod configuration;
+mod token;
+mod nodes;
+mod up;
+mod demo;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use args::{Arguments, Command, ConfigCommand};
+use context::Context;
+use exit::{Done, Outcome};
+
+/// Runs the command line and returns its exit code: 0 done, 1 what was typed is wrong, 2 it failed,
+/// 3 accepted but not everywhere within the time.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let asked_for = !error.use_stderr();
+            // A reader that went away is no reason to fail.
+            let _ = error.print();
+            return if asked_for { ExitCode::SUCCESS } else { ExitCode::from(1) };
+        }
+    };
+    logging::init(&arguments);
+    // Everything that speaks TLS here takes this provider; a second installation only says that it is there.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(Err(anyhow::Error::new(error).context("failed to start").into())),
+    };
+    let outcome = runtime.block_on(run(arguments));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    exit::report(outcome)
+}
+
+async fn run(arguments: Arguments) -> Outcome {
+    let context = Context::new(arguments.config, arguments.set);
+    match arguments.command {
+        Command::Up(up) => up::run(&context, up).await,
+        Command::Origin(origin) => nodes::origin(&context, origin).await,
+        Command::Edge { name } => nodes::edge(&context, &name).await,
+        Command::Dns { name } => nodes::dns(&context, &name).await,
+        Command::Publish(publish) => publish::run(&context, publish).await,
+        Command::Rollback(rollback) => versions::rollback(&context, rollback).await,
+        Command::Versions(list) => versions::list(&context, list).await,
+        Command::Purge(purge) => purge::run(&context, purge).await,
+        Command::Status { json } => status::run(&context, json).await,
+        Command::Explain(explain) => explain::run(&context, explain).await,
+        Command::Check { file } => configuration::check(&file, &context),
+        Command::Apply(apply) => configuration::apply(&context, apply).await,
+        Command::Config(ConfigCommand::Show { json }) => configuration::show(&context, json),
+        Command::Config(ConfigCommand::History { json }) => configuration::history(&context, json).await,
+        Command::Config(ConfigCommand::Restore { number }) => configuration::restore(&context, number).await,
+        Command::Token(command) => token::run(&context, command).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "atoll", &mut std::io::stdout());
+            Ok(Done::Everywhere)
+        }
+    }
+}

@@ -1,2 +1,7 @@
-//! The binary.
-fn main() {}
+//! The one binary, `atoll`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    atoll::main()
+}

@@ -22,20 +22,21 @@ const PLAIN_UDP_LIMIT: u16 = 512;
 
 /// How a question came, which decides how long its answer may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// One datagram each way.
     Udp,
     /// A stream of messages, each behind its length.
     Tcp,
 }
 
-/// Answers one packet, or returns `None` for one that gets no reply. `rotation` chooses which address comes first.
-#[must_use]
-pub fn answer(view: &View, packet: &[u8], from: SocketAddr, transport: Transport, rotation: usize) -> Option<Vec<u8>> {
+/// Answers one packet with bytes alone.
+#[cfg(test)]
+pub(crate) fn answer(view: &View, packet: &[u8], from: SocketAddr, transport: Transport, rotation: usize) -> Option<Vec<u8>> {
     reply(view, packet, from, transport, rotation).map(|reply| reply.bytes)
 }
 
-/// Answers one packet; the reply says how it is to be counted.
+/// Answers one packet, or returns `None` for one that gets no reply. `rotation` chooses which address comes first; the
+/// reply says how it is to be counted.
 pub(crate) fn reply(view: &View, packet: &[u8], from: SocketAddr, transport: Transport, rotation: usize) -> Option<Reply> {
     let mut ask = match query::parse(packet) {
         Ok(ask) => ask,

@@ -18,29 +18,29 @@ use crate::{
 
 /// Why an address and a name get what they get.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// The name asked about.
-    pub name: String,
+    pub(crate) name: String,
     /// The client's address.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// What the zones say to the name.
-    pub says: Says,
+    pub(crate) says: Says,
     /// Where the client is.
-    pub place: PlaceFound,
+    pub(crate) place: PlaceFound,
     /// The length of the network around the client for which all of this is right.
-    pub scope: u8,
+    pub(crate) scope: u8,
     /// The regions, the first choice first.
-    pub regions: Vec<RegionRank>,
+    pub(crate) regions: Vec<RegionRank>,
     /// The edges that could not be chosen.
-    pub left_out: Vec<LeftOut>,
+    pub(crate) left_out: Vec<LeftOut>,
     /// What is answered to A and to AAAA, before rotation; empty for a name that is not steered.
-    pub answers: Vec<Answered>,
+    pub(crate) answers: Vec<Answered>,
 }
 
 /// What the zones say to a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Says {
+pub(crate) enum Says {
     /// The nearest live region answers.
     Steered,
     /// Its answer is the same for every client.
@@ -56,7 +56,7 @@ pub enum Says {
 /// A client's place, and by what it was found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
-pub enum PlaceFound {
+pub(crate) enum PlaceFound {
     /// The operator's table gave it to a region.
     Table {
         /// That region.
@@ -86,30 +86,30 @@ pub enum PlaceFound {
 
 /// A region in the order for this client.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RegionRank {
+pub(crate) struct RegionRank {
     /// The region.
-    pub region: RegionName,
+    pub(crate) region: RegionName,
     /// How far it is; absent where the client's place is not known.
-    pub distance_km: Option<f64>,
+    pub(crate) distance_km: Option<f64>,
     /// How many of its edges are live.
-    pub live_edges: usize,
+    pub(crate) live_edges: usize,
 }
 
 /// An edge that was not chosen from, whatever the client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LeftOut {
+pub(crate) struct LeftOut {
     /// The edge.
-    pub edge: NodeName,
+    pub(crate) edge: NodeName,
     /// Its region.
-    pub region: RegionName,
+    pub(crate) region: RegionName,
     /// Why.
-    pub because: Because,
+    pub(crate) because: Because,
 }
 
 /// Why an edge is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Because {
+pub(crate) enum Because {
     /// It asked to be.
     Draining,
     /// It has no room; it serves only when nobody has.
@@ -120,20 +120,20 @@ pub enum Because {
 
 /// What one record type gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Answered {
+pub(crate) struct Answered {
     /// `A` or `AAAA`.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The region that answers.
-    pub region: RegionName,
+    pub(crate) region: RegionName,
     /// Whether that region lives, is full, or is dead like all others.
-    pub standing: &'static str,
+    pub(crate) standing: &'static str,
     /// The addresses.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// Explains what a client at an address gets for a name, as if its resolver had told the whole address.
 #[must_use]
-pub fn explain(view: &View, address: IpAddr, name: &str) -> Explanation {
+pub(crate) fn explain(view: &View, address: IpAddr, name: &str) -> Explanation {
     let address = address.to_canonical();
     let subnet = Subnet::of_client(address);
     let located = locate(&view.network.table, view.places.as_deref(), Some(&subnet), address);

@@ -1,7 +1,7 @@
 //! Atoll's steering: answers DNS questions for the configured zones with the nearest region that lives.
 //!
-//! The modules stand in the order in which a question meets them. All that decides is in plain functions over a [`View`],
-//! a value that never changes: [`answer()`] takes a packet and returns one, without socket, clock or lock. The doors only carry
+//! The modules stand in the order in which a question meets them. All that decides is in plain functions over a `View`,
+//! a value that never changes: `answer` takes a packet and returns one, without socket, clock or lock. The doors only carry
 //! packets to it, and whoever follows the journal puts a new view in place when the configuration or the live set changes.
 
 mod query;
@@ -19,14 +19,13 @@ mod answer;
 mod write;
 mod explain;
 mod metrics;
-pub mod tcp;
-pub mod udp;
+mod tcp;
+mod udp;
+mod following;
+mod admin;
+mod start;
 
 #[cfg(test)]
 mod testing;
 
-pub use answer::{Transport, answer};
-pub use explain::{Answered, Because, Explanation, LeftOut, PlaceFound, RegionRank, Says, explain};
-pub use metrics::Metrics;
-pub use records::BadZone;
-pub use view::View;
+pub use start::{Dns, Running};

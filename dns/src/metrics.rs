@@ -6,7 +6,7 @@ use crate::{answer::Transport, write::Rcode};
 
 /// The counters of one DNS node.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     udp: AtomicU64,
     tcp: AtomicU64,
     dropped: AtomicU64,
@@ -23,13 +23,13 @@ pub struct Metrics {
 impl Metrics {
     /// Returns how many packets came, by transport.
     #[must_use]
-    pub fn queries(&self) -> [(&'static str, u64); 2] {
+    pub(crate) fn queries(&self) -> [(&'static str, u64); 2] {
         [("udp", self.udp.load(Relaxed)), ("tcp", self.tcp.load(Relaxed))]
     }
 
     /// Returns how many answers went out, by rcode.
     #[must_use]
-    pub fn answers(&self) -> [(&'static str, u64); 7] {
+    pub(crate) fn answers(&self) -> [(&'static str, u64); 7] {
         [
             ("noerror", self.no_error.load(Relaxed)),
             ("formerr", self.form_err.load(Relaxed)),
@@ -43,13 +43,13 @@ impl Metrics {
 
     /// Returns how many packets got no reply, since they were none to reply to.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
 
     /// Returns how many TCP connections were closed to make room for others.
     #[must_use]
-    pub fn connections_closed_for_room(&self) -> u64 {
+    pub(crate) fn connections_closed_for_room(&self) -> u64 {
         self.closed_for_room.load(Relaxed)
     }
 

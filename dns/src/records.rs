@@ -21,7 +21,7 @@ const TYPE_CAA: u16 = 257;
 /// A zone that can't be written in DNS. The configuration's checks come before this one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum BadZone {
+pub(crate) enum BadZone {
     /// A name with an empty label, a label over 63 octets, or over 255 in all.
     #[error("`{0}` can't be a name in DNS")]
     Name(String),

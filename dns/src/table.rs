@@ -165,8 +165,8 @@ impl Table {
 
 #[derive(Debug, Default)]
 struct Node {
-    zero: Option<Box<Node>>,
-    one: Option<Box<Node>>,
+    zero: Option<Box<Self>>,
+    one: Option<Box<Self>>,
     entry: Option<Entry>,
 }
 

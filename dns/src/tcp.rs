@@ -48,7 +48,7 @@ struct Door {
 }
 
 /// Answers what comes to a bound listener until told to stop; then each connection ends after the answer in hand.
-pub async fn serve(listener: TcpListener, view: Arc<ArcSwap<View>>, metrics: Arc<Metrics>, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, view: Arc<ArcSwap<View>>, metrics: Arc<Metrics>, stop: CancellationToken) {
     let book = Mutex::new(Book::new(LIMITS));
     let door = Arc::new(Door { view, metrics, book });
     let connections = TaskTracker::new();

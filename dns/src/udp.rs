@@ -28,7 +28,7 @@ struct Door {
 }
 
 /// Answers what comes to a bound socket until told to stop; an answer in hand is still sent.
-pub async fn serve(socket: UdpSocket, view: Arc<ArcSwap<View>>, metrics: Arc<Metrics>, stop: CancellationToken) {
+pub(crate) async fn serve(socket: UdpSocket, view: Arc<ArcSwap<View>>, metrics: Arc<Metrics>, stop: CancellationToken) {
     let door = Arc::new(Door { socket, view, metrics });
     let mut loops = JoinSet::new();
     for number in 0..LOOPS {

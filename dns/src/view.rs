@@ -21,7 +21,7 @@ use crate::{
 
 /// What a DNS node knows at one moment.
 #[derive(Debug, Clone)]
-pub struct View {
+pub(crate) struct View {
     /// What the configuration says; shared by all the views between two configurations.
     pub(crate) network: Arc<Prepared>,
     /// The place file, if this node has one.
@@ -45,7 +45,7 @@ impl View {
     ///
     /// # Errors
     /// When a zone holds what DNS can't say.
-    pub fn new(network: &config::Network, serial: u32, places: Option<Arc<Reader<Vec<u8>>>>) -> Result<Self, BadZone> {
+    pub(crate) fn new(network: &config::Network, serial: u32, places: Option<Arc<Reader<Vec<u8>>>>) -> Result<Self, BadZone> {
         Ok(Self { network: Arc::new(Prepared::new(network, serial)?), places, live: Vec::new(), last_known: LastKnown::new() })
     }
 
@@ -53,13 +53,13 @@ impl View {
     ///
     /// # Errors
     /// When a zone holds what DNS can't say.
-    pub fn with_network(&self, network: &config::Network, serial: u32) -> Result<Self, BadZone> {
+    pub(crate) fn with_network(&self, network: &config::Network, serial: u32) -> Result<Self, BadZone> {
         Ok(Self { network: Arc::new(Prepared::new(network, serial)?), ..self.clone() })
     }
 
     /// Returns this view with another live set.
     #[must_use]
-    pub fn with_live(&self, mut live: Vec<LiveEdge>) -> Self {
+    pub(crate) fn with_live(&self, mut live: Vec<LiveEdge>) -> Self {
         live.sort_by(|one, other| one.edge.cmp(&other.edge));
         let mut last_known = self.last_known.clone();
         last_known.extend(serving(&live));

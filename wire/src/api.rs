@@ -189,6 +189,19 @@ pub struct PurgeRequest {
     pub wait: Wait,
     /// How long to wait, in milliseconds; by default the bound of a purge plus one second.
     pub timeout_ms: Option<u64>,
+    /// Says what would be purged, and purges nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// What a purge would take away.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PurgePlan {
+    /// The scopes, with hosts and URLs resolved.
+    #[schema(value_type = Vec<Object>)]
+    pub scopes: Vec<crate::Scope>,
+    /// What the sender should know.
+    pub notes: Vec<String>,
 }
 
 /// How far a purge has come.
@@ -395,13 +408,6 @@ pub struct TokenInfo {
     /// When it was issued.
     #[schema(value_type = String)]
     pub issued_at: Timestamp,
-}
-
-/// Whether a node is leaving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Draining {
-    /// Whether it is.
-    pub draining: bool,
 }
 
 /// The network as the origin sees it.

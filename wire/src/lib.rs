@@ -17,9 +17,9 @@ mod time;
 mod token;
 
 pub use api::{
-    Ack, AckAnswer, AliasAnswer, AliasMove, ApplyAnswer, CommitAnswer, Draining, FeedLine, FollowerReceipt, FollowerState, FollowerStatus,
-    LEASE_NONE, LiveEdge, PROTOCOL, Problem, PublishStarted, PurgeRequest, Receipt, ReceiptState, Refused, Role, SiteStatus, Status,
-    TokenInfo, TokenIssued, TokenRequest, VersionList, VersionRow, Wait,
+    Ack, AckAnswer, AliasAnswer, AliasMove, ApplyAnswer, CommitAnswer, FeedLine, FollowerReceipt, FollowerState, FollowerStatus,
+    LEASE_NONE, LiveEdge, PROTOCOL, Problem, PublishStarted, PurgePlan, PurgeRequest, Receipt, ReceiptState, Refused, Role, SiteStatus,
+    Status, TokenInfo, TokenIssued, TokenRequest, VersionList, VersionRow, Wait,
 };
 pub use digest::{BadDigest, Digest, Hasher};
 pub use event::{Class, Event, Fact};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
-use wire::{Grant, PurgeRequest, Receipt, ReceiptState, Wait};
+use wire::{Grant, PurgePlan, PurgeRequest, Receipt, ReceiptState, Wait};
 
 use super::Shared;
 use crate::auth;
@@ -22,6 +22,9 @@ pub(super) async fn purge(core: Shared, request: HttpRequest, body: web::Json<Pu
     let network = core.network();
     let resolved = decide::purge(&body, &network)?;
     if let wire::Fact::Purged { scopes, .. } = &resolved.fact {
+        if body.dry_run {
+            return Ok(HttpResponse::Ok().json(PurgePlan { scopes: scopes.clone(), notes: resolved.notes }));
+        }
         core.metrics.purge_scopes.inc_by(scopes.len() as u64);
     }
     let position = core.append(&caller.name, vec![resolved.fact], Vec::new()).await?;

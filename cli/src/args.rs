@@ -1,0 +1,291 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use wire::{Alias, Digest, Grant, NodeName, SiteName};
+
+/// A content delivery network that you run yourself.
+///
+/// Exit codes: 0 done; 1 what you typed is wrong; 2 it failed; 3 accepted, but not everywhere within the time.
+#[derive(Debug, Parser)]
+#[command(name = "atoll", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    /// The configuration file.
+    #[arg(short, long, global = true, value_name = "FILE", env = "ATOLL_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Sets a value over the file's, such as `network.lease=3s`; may be repeated.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value = "pretty", env = "ATOLL_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+    /// Which log lines show, such as `info` or `atoll_edge=debug,access=debug`.
+    #[arg(long, global = true, value_name = "FILTER", env = "ATOLL_LOG")]
+    pub(crate) log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Pretty,
+    /// For machines.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs every node of the file in one process; without a file three regions on this machine.
+    Up(Up),
+    /// Runs the origin.
+    Origin(Origin),
+    /// Runs one edge.
+    Edge {
+        /// Its name in the file.
+        name: NodeName,
+    },
+    /// Runs one DNS node.
+    Dns {
+        /// Its name in the file.
+        name: NodeName,
+    },
+    /// Publishes a folder as a new version of a site.
+    Publish(Publish),
+    /// Goes back to the version before, everywhere at once.
+    Rollback(Rollback),
+    /// Lists the versions of a site.
+    Versions(Versions),
+    /// Purges cached responses, and waits until no edge answers from them.
+    Purge(Purge),
+    /// Shows nodes, leases, lag and versions.
+    Status {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tells why a URL is answered as it is, at each edge.
+    Explain(Explain),
+    /// Checks a configuration file and names everything that is wrong with it.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Puts the network's part of a configuration file in force.
+    Apply(Apply),
+    /// Shows and restores configurations.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Issues, lists and revokes tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Prints completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `atoll up`
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Publishes this folder as soon as all runs.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) site: Option<PathBuf>,
+}
+
+/// `atoll origin`
+#[derive(Debug, Args)]
+pub(crate) struct Origin {
+    /// Begins a new life of the journal: after a backup of it was restored.
+    #[arg(long)]
+    pub(crate) new_epoch: bool,
+}
+
+/// Whether to wait for every edge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wait {
+    /// Until every edge has it.
+    #[default]
+    All,
+    /// Not at all.
+    None,
+}
+
+/// `atoll publish`
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    /// The folder.
+    pub(crate) folder: PathBuf,
+    /// The site.
+    #[arg(long)]
+    pub(crate) site: SiteName,
+    /// The alias to move.
+    #[arg(long, default_value = "production")]
+    pub(crate) alias: Alias,
+    /// Says what would be sent, and sends nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Whether to wait until every edge serves it.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) wait: Wait,
+    /// How long to wait.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "30s")]
+    pub(crate) timeout: Duration,
+    /// Prints one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `atoll rollback`
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// The site.
+    #[arg(long)]
+    pub(crate) site: SiteName,
+    /// The alias to move.
+    #[arg(long, default_value = "production")]
+    pub(crate) alias: Alias,
+    /// The version to go to, or the beginning of it; without it the one before.
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) to: Option<String>,
+    /// How long to wait until every edge serves it.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "30s")]
+    pub(crate) timeout: Duration,
+    /// Prints one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `atoll versions`
+#[derive(Debug, Args)]
+pub(crate) struct Versions {
+    /// The site.
+    #[arg(long)]
+    pub(crate) site: SiteName,
+    /// Prints JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `atoll purge`
+#[derive(Debug, Args)]
+pub(crate) struct Purge {
+    /// A URL: every variant, coding and slice of it. May be repeated.
+    #[arg(long = "url", value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+    /// A surrogate key. May be repeated.
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+    /// The beginning of URLs, with the whole host: `api.example.test/v1/`. May be repeated.
+    #[arg(long = "prefix", value_name = "PREFIX")]
+    pub(crate) prefixes: Vec<String>,
+    /// All responses on a site's hosts. May be repeated.
+    #[arg(long = "site", value_name = "SITE")]
+    pub(crate) sites: Vec<String>,
+    /// Everything of the owner.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// The owner within which tags, sites and --all are matched.
+    #[arg(long, default_value = "default")]
+    pub(crate) owner: wire::Owner,
+    /// Makes entries stale rather than gone.
+    #[arg(long)]
+    pub(crate) soft: bool,
+    /// Whether to wait for every edge.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) wait: Wait,
+    /// How long to wait; by default the bound of a purge plus one second.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Says what would be purged, and purges nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Prints the receipt as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `atoll explain`
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The URL.
+    pub(crate) url: String,
+    /// Asks this edge alone.
+    #[arg(long)]
+    pub(crate) edge: Option<NodeName>,
+    /// Prints JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `atoll apply`
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// Refuses unless the configuration in force has this number.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) if_number: Option<u64>,
+    /// Prints JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `atoll config`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Prints every value of the file and where it came from; secrets are masked.
+    Show {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists the configurations that there were.
+    History {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Puts an earlier configuration in force again.
+    Restore {
+        /// Its number.
+        number: u64,
+    },
+}
+
+/// `atoll token`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Issues a token and prints its secret, once.
+    Create {
+        /// What its bearer may do: publish:SITE, purge:OWNER, config, follow:ROLE/NAME, read, admin.
+        #[arg(long, value_delimiter = ',', required = true)]
+        can: Vec<Grant>,
+        /// What people call it.
+        #[arg(long, default_value = "")]
+        name: String,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists the tokens in force.
+    List {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revokes a token, at once.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Tells whether `version` is what somebody typed the beginning of.
+pub(crate) fn is_meant(version: &Digest, typed: &str) -> bool {
+    typed.len() >= 4 && version.to_string().starts_with(typed)
+}

@@ -1,0 +1,88 @@
+//! Where a command works: its configuration file, the origin that it calls, and the token that it shows.
+
+use std::path::{Path, PathBuf};
+
+use config::{LAPTOP, Settings};
+use wire::Secret;
+
+use crate::control::Control;
+use crate::exit::Failure;
+
+/// The file, the environment and the flags of one call.
+#[derive(Debug)]
+pub(crate) struct Context {
+    file: Option<PathBuf>,
+    flags: Vec<String>,
+}
+
+impl Context {
+    pub(crate) fn new(file: Option<PathBuf>, flags: Vec<String>) -> Self {
+        Self { file, flags }
+    }
+
+    /// Returns the file's path, where one was named.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Returns the file's path, or says that one is needed.
+    pub(crate) fn needed_file(&self) -> Result<&Path, Failure> {
+        self.file().ok_or_else(|| Failure::typed("a configuration file is needed: -c FILE"))
+    }
+
+    /// Reads and checks the file; without one the three regions that `atoll up` runs.
+    pub(crate) fn settings(&self) -> Result<Settings, Failure> {
+        let flags = self.flags.iter().map(String::as_str);
+        let settings = match &self.file {
+            Some(file) => Settings::load(file, std::env::vars(), flags),
+            None => Settings::from_text(LAPTOP, Path::new("built-in.toml"), std::env::vars(), flags),
+        };
+        Ok(settings?)
+    }
+
+    /// Returns a client of the control API: where the origin is, and with which token.
+    pub(crate) fn control(&self) -> Result<Control, Failure> {
+        let settings = self.settings()?;
+        let urls = match std::env::var("ATOLL_ORIGIN") {
+            Ok(url) if !url.is_empty() => vec![url.trim_end_matches('/').to_owned()],
+            _ => settings.origin.urls.clone(),
+        };
+        let token = match std::env::var("ATOLL_TOKEN") {
+            Ok(token) if !token.is_empty() => Secret::from_text(&token),
+            _ => read_token(&settings.data.join("admin.token"))?,
+        };
+        let ca = settings.origin.ca.as_ref().map(|ca| ca.read()).transpose();
+        let ca = ca.map_err(|error| Failure::typed(format!("origin.ca: {error}")))?;
+        Control::new(urls, token, ca.as_deref())
+    }
+}
+
+fn read_token(path: &Path) -> Result<Secret, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Secret::from_text(&text)),
+        Err(error) => Err(Failure::typed(format!(
+            "there is no token: set ATOLL_TOKEN, or run this where the origin's {} can be read ({error})",
+            path.display()
+        ))),
+    }
+}
+
+/// Returns what a follower shows its origin: ATOLL_FOLLOW_TOKEN, else `follow_token`, else `<data>/follow.token`.
+pub(crate) fn follow_token(settings: &Settings) -> Result<Secret, Failure> {
+    if let Ok(token) = std::env::var("ATOLL_FOLLOW_TOKEN")
+        && !token.is_empty()
+    {
+        return Ok(Secret::from_text(&token));
+    }
+    if let Some(secret) = &settings.origin.follow_token {
+        return secret.read().map(|text| Secret::from_text(&text)).map_err(|error| Failure::typed(format!("origin.follow_token: {error}")));
+    }
+    let path = settings.data.join("follow.token");
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        Failure::typed(format!(
+            "there is no follower's token: set ATOLL_FOLLOW_TOKEN or origin.follow_token, or start the origin first ({}: {error})",
+            path.display()
+        ))
+    })?;
+    Ok(Secret::from_text(&text))
+}

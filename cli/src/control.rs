@@ -1,0 +1,142 @@
+//! A client of the control API.
+
+use std::time::Duration;
+
+use reqwest::{Body, Certificate, Client, Method, RequestBuilder, Response, redirect};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wire::{Problem, Receipt, Secret};
+
+use crate::exit::Failure;
+
+/// How long a call may take beyond what it was asked to wait for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The origins, and the token for them.
+#[derive(Clone, Debug)]
+pub(crate) struct Control {
+    client: Client,
+    urls: Vec<String>,
+    token: Secret,
+}
+
+impl Control {
+    /// Prepares calls. `ca` is PEM; where it is given nothing else is trusted.
+    pub(crate) fn new(urls: Vec<String>, token: Secret, ca: Option<&str>) -> Result<Self, Failure> {
+        let mut builder =
+            Client::builder().no_proxy().redirect(redirect::Policy::none()).connect_timeout(Duration::from_secs(5)).http1_only();
+        if let Some(pem) = ca {
+            let certificates =
+                Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| Failure::typed(format!("origin.ca: {error}")))?;
+            builder = builder.tls_certs_only(certificates);
+        } else if urls.iter().all(|url| url.starts_with("http://")) {
+            // Without TLS no certificates are needed: an image without a CA bundle works.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder.build().map_err(Failure::failed)?;
+        Ok(Self { client, urls, token })
+    }
+
+    /// Sends a request to the first origin that can be reached.
+    async fn send(&self, method: Method, path: &str, build: impl Fn(RequestBuilder) -> RequestBuilder) -> Result<Response, Failure> {
+        let mut said = "no origin is known".to_owned();
+        for url in &self.urls {
+            let request = self.client.request(method.clone(), format!("{url}{path}")).timeout(PATIENCE).bearer_auth(self.token.reveal());
+            match build(request).send().await {
+                Ok(response) => return accepted(response).await,
+                Err(error) if error.is_connect() => {
+                    said = format!("failed to reach the origin at {url}: is it running? (ATOLL_ORIGIN or -c FILE says where it is)")
+                }
+                Err(error) => return Err(Failure::failed(format!("{url}{path}: {}", all_causes(&error)))),
+            }
+        }
+        Err(Failure::failed(said))
+    }
+
+    /// GET.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        read(self.send(Method::GET, path, |request| request).await?).await
+    }
+
+    /// POST with a JSON body.
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        read(self.send(Method::POST, path, |request| request.json(body)).await?).await
+    }
+
+    /// POST with a JSON body, for as long as `patience`.
+    pub(crate) async fn post_patiently<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        patience: Duration,
+    ) -> Result<T, Failure> {
+        read(self.send(Method::POST, path, |request| request.timeout(patience + PATIENCE).json(body)).await?).await
+    }
+
+    /// PUT with a JSON body and, where given, If-Match.
+    pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize, if_match: Option<&str>) -> Result<T, Failure> {
+        let build = |request: RequestBuilder| {
+            let request = request.json(body);
+            if let Some(tag) = if_match { request.header("if-match", format!("\"{tag}\"")) } else { request }
+        };
+        read(self.send(Method::PUT, path, build).await?).await
+    }
+
+    /// PUT with a text body.
+    pub(crate) async fn put_text<T: DeserializeOwned>(&self, path: &str, text: &str, if_match: Option<&str>) -> Result<T, Failure> {
+        let build = |request: RequestBuilder| {
+            let request = request.header("content-type", "application/toml").body(text.to_owned());
+            if let Some(tag) = if_match { request.header("if-match", format!("\"{tag}\"")) } else { request }
+        };
+        read(self.send(Method::PUT, path, build).await?).await
+    }
+
+    /// Sends bytes; there is no answer but yes or no.
+    pub(crate) async fn upload(&self, method: Method, path: &str, kind: &str, make_body: impl Fn() -> Body) -> Result<(), Failure> {
+        self.send(method, path, |request| request.timeout(Duration::from_secs(3600)).header("content-type", kind).body(make_body()))
+            .await
+            .map(|_| ())
+    }
+
+    /// DELETE.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), Failure> {
+        self.send(Method::DELETE, path, |request| request).await.map(|_| ())
+    }
+
+    /// Waits until the event `seq` is in force at every edge, for at most `timeout`.
+    pub(crate) async fn wait_for(&self, seq: u64, timeout: Duration) -> Result<Receipt, Failure> {
+        let path = format!("/v1/purges/{seq}?timeout_ms={}", timeout.as_millis());
+        read(self.send(Method::GET, &path, |request| request.timeout(timeout + PATIENCE)).await?).await
+    }
+}
+
+/// Turns a problem into words, and says whose fault it is.
+async fn accepted(response: Response) -> Result<Response, Failure> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let text = response.text().await.unwrap_or_default();
+    let said = match serde_json::from_str::<Problem>(&text) {
+        Ok(problem) => problem.detail,
+        Err(_) => format!("the origin answered {status}: {}", text.chars().take(300).collect::<String>()),
+    };
+    // Of what the origin refuses, only these are something that was typed.
+    Err(if matches!(status.as_u16(), 400 | 404 | 413 | 422) { Failure::typed(said) } else { Failure::failed(said) })
+}
+
+async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Failure> {
+    let text = response.text().await.map_err(|error| Failure::failed(all_causes(&error)))?;
+    serde_json::from_str(&text).map_err(|error| Failure::failed(format!("the origin's answer is not understood: {error}")))
+}
+
+/// Returns an error with all its causes: the last one is the one that helps.
+fn all_causes(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        said = format!("{said}: {error}");
+        cause = error.source();
+    }
+    said
+}
