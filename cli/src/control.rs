@@ -45,7 +45,7 @@ impl Control {
             match build(request).send().await {
                 Ok(response) => return accepted(response).await,
                 Err(error) if error.is_connect() => {
-                    said = format!("failed to reach the origin at {url}: is it running? (ATOLL_ORIGIN or -c FILE says where it is)")
+                    said = format!("failed to reach the origin at {url}: is it running? (ATOLL_ORIGIN or -c FILE says where it is)");
                 }
                 Err(error) => return Err(Failure::failed(format!("{url}{path}: {}", all_causes(&error)))),
             }

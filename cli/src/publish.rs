@@ -224,7 +224,7 @@ async fn read_pack(files: Vec<(Digest, PathBuf)>) -> Result<bytes::Bytes, Failur
         }
         Ok(body.into())
     });
-    Ok(read.await.map_err(|error| Failure::failed(error))??)
+    Ok(read.await.map_err(Failure::failed)??)
 }
 
 fn read_file(path: PathBuf) -> impl futures_util::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static {

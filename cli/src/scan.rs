@@ -39,7 +39,7 @@ pub(crate) async fn scan(folder: &Path, progress: &ProgressBar) -> Result<Scanne
         let progress = progress.clone();
         async move {
             let hashed = tokio::task::spawn_blocking(move || hash(file, &progress)).await;
-            hashed.map_err(|error| Failure::failed(error))?
+            hashed.map_err(Failure::failed)?
         }
     }));
     let hashed: Vec<(FileEntry, PathBuf)> = hashed.buffered(side_by_side).try_collect().await?;

@@ -61,6 +61,20 @@ pub enum WhenFenced {
     Serve,
 }
 
+/// What becomes of responses with Set-Cookie. The RFC lets them be stored; users get hurt when they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SetCookie {
+    /// Stored where the response says that shared caches may: public, s-maxage or a targeted field.
+    #[default]
+    Shared,
+    /// Stored like any other, which is what the RFC says.
+    Store,
+    /// Stored without it.
+    Strip,
+    /// Not stored.
+    Refuse,
+}
+
 /// A static site.
 #[derive(Clone, Debug)]
 pub struct Site {
@@ -116,6 +130,12 @@ pub struct Route {
     pub max_object: ByteSize,
     /// The largest body that a request may have.
     pub max_request_body: ByteSize,
+    /// The lifetime of responses that name none.
+    pub default_lifetime: Option<Duration>,
+    /// What becomes of responses with Set-Cookie.
+    pub set_cookie: SetCookie,
+    /// Whether errors that one unusual request may have provoked are stored where they say so.
+    pub cache_request_errors: bool,
     /// Whether clients see the upstream's tag fields.
     pub keep_tags: bool,
     /// A digest of all settings of the route and its upstream: entries of other settings are not valid.
@@ -290,11 +310,24 @@ impl Route {
             when_fenced: read_when_fenced(section, WhenFenced::Revalidate, "\"revalidate\""),
             max_object: section.bytes_or("max_object", ByteSize(16 << 20)),
             max_request_body: section.bytes_or("max_request_body", ByteSize(64 << 20)),
+            default_lifetime: section.duration("default_lifetime"),
+            set_cookie: read_set_cookie(section),
+            cache_request_errors: section.bool_or("cache_request_errors", true),
             keep_tags: section.bool_or("keep_tags", false),
             // Last, so that all its keys were asked for.
             upstream: upstream?,
         })
     }
+}
+
+fn read_set_cookie(section: &Section<'_>) -> SetCookie {
+    section.either("set_cookie", "\"shared\", \"store\", \"strip\" or \"refuse\"", SetCookie::Shared, "\"shared\"", |choice| match choice {
+        Choice::Word("shared") => Some(SetCookie::Shared),
+        Choice::Word("store") => Some(SetCookie::Store),
+        Choice::Word("strip") => Some(SetCookie::Strip),
+        Choice::Word("refuse") => Some(SetCookie::Refuse),
+        _ => None,
+    })
 }
 
 /// A canonical path that may end in `/*`.

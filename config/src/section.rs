@@ -142,11 +142,16 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn duration_or(&self, name: &'static str, default: Duration) -> Duration {
-        let value = self.one(name, "a span of time such as \"5s\" or \"250ms\"", |value| match value {
+        let value = self.duration(name);
+        self.or_default(name, value, default, format!("\"{}\"", humantime::format_duration(default)))
+    }
+
+    /// A span of time that has no default.
+    pub(crate) fn duration(&self, name: &'static str) -> Option<Duration> {
+        self.one(name, "a span of time such as \"5s\" or \"250ms\"", |value| match value {
             Value::Text(text) => humantime::parse_duration(text).ok().filter(|span| !span.is_zero()),
             _ => None,
-        });
-        self.or_default(name, value, default, format!("\"{}\"", humantime::format_duration(default)))
+        })
     }
 
     pub(crate) fn bytes_or(&self, name: &'static str, default: ByteSize) -> ByteSize {

@@ -41,8 +41,7 @@ fn read(request: &HttpRequest, payload: web::Payload) -> Result<Request, Refusal
     let peer = request.peer_addr().ok_or(Refusal::NotReady)?;
     let announced = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
     let has_body = announced || headers.contains_key(TRANSFER_ENCODING);
-    let is_http10 = request.version() == actix_web::http::Version::HTTP_10;
-    Ok(Request { method, target: request.uri().to_string(), headers, body: has_body.then(|| sendable(payload)), peer, is_http10 })
+    Ok(Request { method, target: request.uri().to_string(), headers, body: has_body.then(|| sendable(payload)), peer })
 }
 
 /// Carries a body from the connection's thread to wherever the upstream's is.

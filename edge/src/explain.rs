@@ -147,7 +147,7 @@ fn variant(entry: &Entry, view: &crate::applied::View, route: &config::Route, ur
     let age_s = head.age(moment.boot).as_secs();
     let lifetime_s = head.terms.lifetime.as_secs();
     let selected_by = head.selection.0.iter().map(|(name, value)| {
-        let value = value.as_ref().map_or("(absent)".into(), |value| String::from_utf8_lossy(value));
+        let value = value.as_ref().map_or_else(|| "(absent)".into(), |value| String::from_utf8_lossy(value));
         format!("{name}: {value}")
     });
     Variant {

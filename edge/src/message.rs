@@ -22,8 +22,6 @@ pub(crate) struct Request {
     pub(crate) body: Option<ByteStream>,
     /// Who is at the other end of the connection.
     pub(crate) peer: SocketAddr,
-    /// Whether the message says that it is HTTP/1.0.
-    pub(crate) is_http10: bool,
 }
 
 /// A response as a door writes it.

@@ -76,34 +76,27 @@ impl Feed<'_> {
         loop {
             // At least one line at once, so that the follower knows where it stands.
             while !self.send_next().await? {}
-            let heartbeat = self.core.network().heartbeat;
-            tokio::select! {
-                changed = heads.changed() => changed.map_err(|_| End::Elsewhere)?,
-                _ = book.changed(), if self.role == Role::Dns => self.wait_for_live_change(&mut book).await,
-                () = tokio::time::sleep(self.until_live_change().min(heartbeat)) => {}
-                () = self.lines.closed() => return Err(End::ReaderLeft),
-                () = self.core.stop.cancelled() => return Err(End::Elsewhere),
-            }
-        }
-    }
-
-    /// An ack that changes nothing for the DNS wakes nobody.
-    async fn wait_for_live_change(&self, book: &mut tokio::sync::watch::Receiver<u64>) {
-        while self.live_version == Some(self.core.book().live_version()) {
-            let wait = self.until_live_change().min(self.core.network().heartbeat);
-            if tokio::time::timeout(wait, book.changed()).await.is_err() {
-                return;
+            let heartbeat = tokio::time::sleep(self.core.network().heartbeat);
+            tokio::pin!(heartbeat);
+            loop {
+                tokio::select! {
+                    changed = heads.changed() => { changed.map_err(|_| End::Elsewhere)?; break }
+                    // An ack that changes nothing for the DNS is no reason for a line.
+                    _ = book.changed(), if self.role == Role::Dns => if self.live_version != Some(self.core.book().live_version()) { break },
+                    () = tokio::time::sleep(self.until_live_change()), if self.role == Role::Dns => break,
+                    () = &mut heartbeat => break,
+                    () = self.lines.closed() => return Err(End::ReaderLeft),
+                    () = self.core.stop.cancelled() => return Err(End::Elsewhere),
+                }
             }
         }
     }
 
     /// A lease that ends takes its edge out of the DNS without any message.
     fn until_live_change(&self) -> Duration {
-        if self.role != Role::Dns {
-            return Duration::MAX;
-        }
         let now = boottime();
-        self.core.book().next_end(now).map_or(Duration::MAX, |end| end.saturating_sub(now) + Duration::from_millis(1))
+        let end = self.core.book().next_end(now);
+        end.map_or(self.core.network().heartbeat, |end| end.saturating_sub(now) + Duration::from_millis(1))
     }
 
     /// Sends the next batch; tells whether the feed has caught up.

@@ -67,6 +67,31 @@ pub struct FileEntry {
     pub headers: BTreeMap<String, String>,
 }
 
+impl FileEntry {
+    /// Tells whether the file is of a kind and size that compression makes smaller, so that its readers
+    /// have a choice of codings.
+    #[must_use]
+    pub fn is_compressible(&self) -> bool {
+        const TYPES: [&str; 11] = [
+            "application/javascript",
+            "application/json",
+            "application/xml",
+            "application/wasm",
+            "application/rtf",
+            "application/vnd.ms-fontobject",
+            "font/ttf",
+            "font/otf",
+            "image/bmp",
+            "image/x-icon",
+            "image/vnd.microsoft.icon",
+        ];
+        let essence = self.media_type.split(';').next().unwrap_or_default().trim();
+        let (kind, sub) = essence.split_once('/').unwrap_or((essence, ""));
+        let text = kind == "text" || sub.ends_with("+json") || sub.ends_with("+xml") || TYPES.contains(&essence);
+        text && self.size >= 256
+    }
+}
+
 /// All files of one version, sorted by path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Manifest {

@@ -23,9 +23,6 @@ use crate::rules::negotiate::{self, Choice};
 /// The codings that there may be, the best liked first.
 const CODINGS: [&str; 3] = ["zstd", "br", "gzip"];
 
-/// Files that are smaller are sent as they are.
-const CODED_FROM: u64 = 256;
-
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 const REVALIDATED: &str = "public, max-age=0, must-revalidate";
 
@@ -111,36 +108,8 @@ fn redirect_into(ask: &Ask) -> Answer {
     Answer { response, outcome: Outcome::made("site", "redirect", "folder") }
 }
 
-fn is_text(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
-    let (kind, sub) = essence.split_once('/').unwrap_or((essence, ""));
-    kind == "text"
-        || sub.ends_with("+json")
-        || sub.ends_with("+xml")
-        || matches!(
-            essence,
-            "application/javascript"
-                | "application/json"
-                | "application/xml"
-                | "application/wasm"
-                | "application/manifest+json"
-                | "application/rtf"
-                | "application/vnd.ms-fontobject"
-                | "font/ttf"
-                | "font/otf"
-                | "image/bmp"
-                | "image/svg+xml"
-                | "image/x-icon"
-                | "image/vnd.microsoft.icon"
-        )
-}
-
-fn has_choice(file: &FileEntry) -> bool {
-    file.size >= CODED_FROM && is_text(&file.media_type)
-}
-
 fn coding_for(ask: &Ask, file: &FileEntry) -> Option<&'static str> {
-    if !has_choice(file) {
+    if !file.is_compressible() {
         return None;
     }
     match negotiate::choose(&ask.headers, &CODINGS) {
@@ -160,7 +129,7 @@ fn respond(ask: &Ask, chosen: &Chosen, asset: Asset) -> Response {
     }
     set(&mut headers, ETAG, &format!("\"{}\"", asset.digest));
     set(&mut headers, ACCEPT_RANGES, "bytes");
-    if has_choice(&chosen.file) {
+    if chosen.file.is_compressible() {
         set(&mut headers, VARY, "Accept-Encoding");
     }
     if let Some(coding) = asset.coding {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ETAG, LAST_MODIFIED};
 use http::{HeaderMap, StatusCode};
-use wire::{Slots, Tag, Timestamp};
+use wire::{Slots, Tag};
 
-use crate::rules::StoreTerms;
 use crate::rules::vary::Selection;
+use crate::rules::{StoreTerms, conditional};
 
 /// Variants of one URL; the least recently stored goes first.
 const VARIANTS: usize = 16;
@@ -32,8 +32,7 @@ pub(crate) struct Head {
     pub(crate) filled_at: u64,
     /// The route's settings that it came to be by.
     pub(crate) settings: u64,
-    pub(crate) received_at: Timestamp,
-    /// The same by the clock that never jumps, for its age.
+    /// When it came (CLOCK_BOOTTIME), for its age.
     pub(crate) received_boot: Duration,
 }
 
@@ -55,9 +54,9 @@ impl Head {
         self.headers.get(ETAG)?.to_str().ok()
     }
 
-    /// Returns its strong entity tag: with no other may a fenced edge revalidate.
-    pub(crate) fn strong_etag(&self) -> Option<&str> {
-        self.etag().filter(|etag| !etag.starts_with("W/"))
+    /// Tells whether its entity tag is strong: with no other may a fenced edge revalidate.
+    pub(crate) fn has_strong_etag(&self) -> bool {
+        conditional::has_strong_etag(&self.headers)
     }
 
     /// Tells whether it can be asked for conditionally.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use config::{Route, Upstream};
 use futures_util::StreamExt as _;
 use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, COOKIE, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, COOKIE, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, Method, StatusCode};
 use moka::sync::Cache;
@@ -24,6 +24,7 @@ use crate::applied::View;
 use crate::edge::Edge;
 use crate::memory::{Held, HeldKey, Memory};
 use crate::refuse::Refusal;
+use crate::rules::date;
 use crate::rules::vary::{self, Variance};
 use crate::rules::{Directives, NotStored, Policy, RequestFacts, fields, storable};
 
@@ -156,7 +157,7 @@ impl Run<'_> {
         match self.job.entry.clone() {
             Some(entry) if answer.status == StatusCode::NOT_MODIFIED => self.not_modified(&start, &entry, answer, lead).await,
             Some(entry) if is_trouble(answer.status) && may_stand_in(&entry, follow::boottime()) => {
-                self.fail(Refusal::UpstreamFailed, lead)
+                self.fail(Refusal::UpstreamFailed, lead);
             }
             _ => self.response(&start, answer, lead).await,
         }
@@ -245,6 +246,7 @@ impl Run<'_> {
     async fn response(self, start: &Start, answer: Answer, lead: oneshot::Sender<Led>) {
         let mut headers = answer.headers.clone();
         fields::drop_hop_by_hop(&mut headers);
+        date_it(&mut headers);
         let head = match self.judge(start, answer.status, headers, answer.length) {
             Ok(head) => Arc::new(head),
             Err(reason) => return self.direct(answer, reason, lead),
@@ -276,7 +278,7 @@ impl Run<'_> {
     fn judge(&self, start: &Start, status: StatusCode, headers: HeaderMap, length: Option<u64>) -> Result<Head, NotStored> {
         let now = Timestamp::now();
         let facts = facts(&self.job.headers, start.sent_at);
-        let terms = storable::decide(&facts, status, &headers, &Policy::default(), now)?;
+        let terms = storable::decide(&facts, status, &headers, &self.policy(), now)?;
         let tags: Arc<[Tag]> = fields::tags(&headers)
             .inspect_err(|_| {
                 self.edge.metrics.unstorable_tags.inc();
@@ -293,9 +295,13 @@ impl Run<'_> {
             tags,
             filled_at: start.filled_at,
             settings: self.job.route.settings,
-            received_at: now,
             received_boot: follow::boottime(),
         })
+    }
+
+    fn policy(&self) -> Policy {
+        let route = &self.job.route;
+        Policy { default_lifetime: route.default_lifetime, set_cookie: route.set_cookie, cache_request_errors: route.cache_request_errors }
     }
 
     fn slots(&self, view: &View, tags: &[Tag]) -> wire::Slots {
@@ -312,6 +318,15 @@ impl Run<'_> {
         if same_history && same_generation && !self.is_purged(&view, &entry.head) {
             responses.store(&self.job.key, Arc::clone(entry));
         }
+    }
+}
+
+/// A response without a Date gets the time of its receipt (RFC 9110, 6.6.1).
+fn date_it(headers: &mut HeaderMap) {
+    if !headers.contains_key(DATE)
+        && let Ok(now) = date::imf(Timestamp::now()).parse()
+    {
+        headers.insert(DATE, now);
     }
 }
 

@@ -94,11 +94,7 @@ pub(crate) fn find(
     }
     if !may_rely(route.when_fenced, &moment.standing) {
         // Without a strong validator a fenced edge fetches in full (P4).
-        return if entry.head.strong_etag().is_some() {
-            Found::Revalidate(Arc::clone(entry), Why::Fenced)
-        } else {
-            Found::Nothing(Why::Fenced)
-        };
+        return if entry.head.has_strong_etag() { Found::Revalidate(Arc::clone(entry), Why::Fenced) } else { Found::Nothing(Why::Fenced) };
     }
     by_freshness(entry, matched, moment.boot)
 }
@@ -143,7 +139,7 @@ mod tests {
     use bytes::Bytes;
     use config::Network;
     use http::StatusCode;
-    use wire::{Mode, Owner, Scope, Subject, Timestamp};
+    use wire::{Mode, Owner, Scope, Subject};
 
     struct World {
         network: Network,
@@ -188,7 +184,6 @@ mod tests {
                 slots: self.purges.slots(&subject),
                 filled_at: 5,
                 settings: self.route().settings,
-                received_at: Timestamp::from_millis(0),
                 received_boot: Duration::from_secs(100),
             };
             let mut entry = Entry { head, body: Bytes::new() };

@@ -78,10 +78,10 @@ impl Visit<'_> {
         for _ in 0..LOOKS {
             let (entry, why) = match self.look_up(&moment) {
                 Found::Refuse => return Err(Refusal::Fenced),
-                Found::Fresh(entry) => return Ok(self.from_entry(&entry, "hit", None, &moment)),
+                Found::Fresh(entry) => return Ok(self.serve_entry(&entry, "hit", None, &moment)),
                 Found::StaleWhileRevalidate(entry, why) => {
                     self.refresh(&entry);
-                    return Ok(self.from_entry(&entry, "stale", Some(why.as_str()), &moment));
+                    return Ok(self.serve_entry(&entry, "stale", Some(why.as_str()), &moment));
                 }
                 Found::Revalidate(entry, why) => (Some(entry), why),
                 Found::Nothing(why) => (None, why),
@@ -148,7 +148,7 @@ impl Visit<'_> {
     ) -> Result<Answer, Refusal> {
         let led = fetch::start(self.edge, self.job(entry.clone()), fill, before).await;
         match led.unwrap_or(Led::Failed(Refusal::UpstreamFailed)) {
-            Led::Flow(head, flow) => Ok(self.from_flow(&head, &flow, why).ok_or(Refusal::UpstreamFailed)?),
+            Led::Flow(head, flow) => Ok(self.serve_flow(&head, &flow, why).ok_or(Refusal::UpstreamFailed)?),
             Led::Entry(renewed) => Ok(self.revalidated(&renewed, why)),
             Led::Direct(answer, reason) => Ok(self.direct(answer, why, reason)),
             Led::Failed(refusal) => self.stand_in(entry, refusal, moment),
@@ -158,7 +158,7 @@ impl Visit<'_> {
     /// Takes what another request's fetch brings, where it is for this request too.
     async fn follow(&self, fill: &Fill, entry: Option<Arc<Entry>>, why: Why, moment: &Moment) -> Result<Option<Answer>, Refusal> {
         match fill.outcome().await {
-            Progress::Shared(head, flow) if self.may_take(&head, moment) => Ok(self.from_flow(&head, &flow, why).map(collapsed)),
+            Progress::Shared(head, flow) if self.may_take(&head, moment) => Ok(self.serve_flow(&head, &flow, why).map(collapsed)),
             Progress::Entry(renewed) if self.may_take(&renewed.head, moment) => Ok(Some(collapsed(self.revalidated(&renewed, why)))),
             Progress::Failed(refusal) => self.stand_in(entry, refusal, moment).map(Some),
             Progress::NotShared => {
@@ -182,13 +182,13 @@ impl Visit<'_> {
 
     fn stand_in(&self, entry: Option<Arc<Entry>>, refusal: Refusal, moment: &Moment) -> Result<Answer, Refusal> {
         match entry.filter(|entry| may_stand_in(entry, moment.boot)) {
-            Some(entry) => Ok(self.from_entry(&entry, "stale", Some("stale-if-error"), moment)),
+            Some(entry) => Ok(self.serve_entry(&entry, "stale", Some("stale-if-error"), moment)),
             None => Err(refusal),
         }
     }
 
     /// A stored response. `Date` and `Expires` stay as they were; `Age` grows.
-    fn from_entry(&self, entry: &Entry, result: &'static str, detail: Option<&'static str>, moment: &Moment) -> Answer {
+    fn serve_entry(&self, entry: &Entry, result: &'static str, detail: Option<&'static str>, moment: &Moment) -> Answer {
         let grown = entry.head.age(boottime());
         let mut headers = entry.head.headers.clone();
         for name in &entry.head.terms.dropped_on_reuse {
@@ -209,13 +209,13 @@ impl Visit<'_> {
 
     fn revalidated(&self, entry: &Entry, why: Why) -> Answer {
         let moment = Moment { boot: boottime(), standing: self.edge.lease.standing() };
-        let mut answer = self.from_entry(entry, "revalidated", Some(why.as_str()), &moment);
+        let mut answer = self.serve_entry(entry, "revalidated", Some(why.as_str()), &moment);
         answer.outcome = Outcome::forwarded("revalidated", Forward::Stale, StatusCode::NOT_MODIFIED, true, Some(why.as_str()));
         answer
     }
 
     /// A response that flows in, to be stored when it is whole.
-    fn from_flow(&self, head: &Head, flow: &Arc<Flow>, why: Why) -> Option<Answer> {
+    fn serve_flow(&self, head: &Head, flow: &Arc<Flow>, why: Why) -> Option<Answer> {
         let body = flow.read()?;
         let mut headers = head.headers.clone();
         self.finish_fields(&mut headers);

@@ -31,11 +31,6 @@ pub(crate) fn initial(headers: &HeaderMap, sent_at: Timestamp, received_at: Time
     apparent.max(corrected).min(LONGEST)
 }
 
-/// Returns how old a response is now: its initial age and its time here (RFC 9111, 4.2.3).
-pub(crate) fn current(initial: Duration, received_at: Timestamp, now: Timestamp) -> Duration {
-    initial.saturating_add(now.since(received_at)).min(LONGEST)
-}
-
 /// Returns the value of the Age that goes with every response from the cache (RFC 9111, 4 and 5.1).
 pub(crate) fn value(age: Duration) -> HeaderValue {
     HeaderValue::from(age.min(LONGEST).as_secs())
@@ -86,14 +81,5 @@ mod tests {
     fn a_date_in_the_future_makes_no_response_younger() {
         let early = Timestamp::from_millis(THEN.as_millis() - 60_000);
         assert_eq!(initial(&headers(&[DATED, ("age", "2")]), early, early), Duration::from_secs(2));
-    }
-
-    #[test]
-    fn an_age_grows_while_the_response_stays() {
-        let initial = Duration::from_millis(2500);
-        assert_eq!(value(current(initial, THEN, THEN)), "2");
-        assert_eq!(value(current(initial, THEN, Timestamp::from_millis(THEN.as_millis() + 500))), "3");
-        assert_eq!(value(current(initial, THEN, after(100))), "102");
-        assert_eq!(value(current(LONGEST, THEN, after(1))), "2147483648");
     }
 }

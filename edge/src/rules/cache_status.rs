@@ -10,36 +10,24 @@ use super::dictionary::is_token;
 /// Why a request went on to the upstream (RFC 9211, 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Forward {
-    /// The route does not cache.
-    Bypass,
     /// The method asks for it.
     Method,
     /// Nothing is stored for the URI.
     UriMiss,
     /// Something is stored for the URI, but for other selecting fields.
     VaryMiss,
-    /// Nothing is stored, and which of the two it was is not known.
-    Miss,
-    /// The request's own directives ask for it.
-    Request,
     /// What is stored is stale.
     Stale,
-    /// What is stored is a part of what was asked for.
-    Partial,
 }
 
 impl Forward {
     /// Returns the word of RFC 9211, 2.2.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Self::Bypass => "bypass",
             Self::Method => "method",
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
-            Self::Miss => "miss",
-            Self::Request => "request",
             Self::Stale => "stale",
-            Self::Partial => "partial",
         }
     }
 }
@@ -95,11 +83,6 @@ impl CacheStatus {
     #[must_use]
     pub(crate) fn with_detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { detail: Some(detail.into()), ..self }
-    }
-
-    /// Tells whether the answer came from the cache.
-    pub(crate) const fn is_hit(&self) -> bool {
-        self.forward.is_none()
     }
 
     /// Returns the value of the field; further caches append theirs in lines of their own (RFC 9211, 2).
@@ -166,13 +149,12 @@ mod tests {
                 CacheStatus::forwarded(Forward::Stale).with_status(StatusCode::NOT_MODIFIED).with_collapsed(true),
                 "atoll; fwd=stale; fwd-status=304; collapsed",
             ),
-            (CacheStatus::forwarded(Forward::Bypass).with_stored(false), "atoll; fwd=bypass"),
+            (CacheStatus::forwarded(Forward::Method).with_stored(false), "atoll; fwd=method"),
             (CacheStatus::hit().with_ttl(i64::MIN), "atoll; hit; ttl=-999999999999999"),
         ];
         for (status, text) in cases {
             assert_eq!(status.value(), text);
         }
-        assert!(CacheStatus::hit().is_hit() && !CacheStatus::forwarded(Forward::Miss).is_hit());
     }
 
     #[test]

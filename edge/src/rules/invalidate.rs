@@ -34,15 +34,6 @@ pub(crate) fn targets(method: &Method, status: Option<StatusCode>, place: Place<
     targets
 }
 
-/// Tells whether an answer says that it is what a GET of its request's target would get (RFC 9110, 8.7 and 9.3.3).
-pub(crate) fn describes_target(place: Place<'_>, answer: &HeaderMap) -> bool {
-    let mut lines = answer.get_all(CONTENT_LOCATION).iter();
-    match (lines.next(), lines.next()) {
-        (Some(line), None) => line.to_str().ok().and_then(|text| resolve(place, text)).as_ref() == Some(place.target),
-        _ => false,
-    }
-}
-
 fn named<'a>(answer: &'a HeaderMap, name: &http::HeaderName, place: Place<'a>) -> impl Iterator<Item = Target> + use<'a> {
     answer.get_all(name).iter().filter_map(move |line| resolve(place, line.to_str().ok()?))
 }
@@ -183,18 +174,5 @@ mod tests {
         assert_eq!(origin("http", "[::1]"), origin("http", "[::1]:80"));
         assert_ne!(origin("http", "a"), origin("http", "a:443"));
         assert_eq!(origin("http", "u@a"), None);
-    }
-
-    #[test]
-    fn a_content_location_that_is_the_target_describes_it() {
-        let target: Target = "/a/b?c=1".parse().unwrap();
-        let place = Place { scheme: "https", authority: "example.test", target: &target };
-        for (location, describes) in
-            [("/a/b?c=1", true), ("https://example.test/a/b?c=1", true), ("b?c=1", true), ("/a/b", false), ("https://x/a/b?c=1", false)]
-        {
-            assert_eq!(describes_target(place, &headers(&[("content-location", location)])), describes, "{location}");
-        }
-        assert!(!describes_target(place, &headers(&[])));
-        assert!(!describes_target(place, &headers(&[("content-location", "/a/b?c=1"), ("content-location", "/x")])));
     }
 }

@@ -12,6 +12,7 @@ use super::freshness::{self, Lifetime};
 use super::targeted::{self, Source};
 use super::terms::{NotStored, StoreTerms};
 use super::vary::{self, Variance};
+use config::SetCookie;
 
 /// What matters of the request that a response answers.
 #[derive(Clone, Debug)]
@@ -27,24 +28,10 @@ pub(crate) struct RequestFacts {
     /// It went upstream with Range.
     pub(crate) has_range: bool,
     /// For a POST: the answer's Content-Location is the target, so it may answer a GET
-    /// ([`super::invalidate::describes_target`]; RFC 9110, 9.3.3).
+    /// (RFC 9110, 9.3.3).
     pub(crate) describes_target: bool,
     /// When it went upstream (RFC 9111, 4.2.3).
     pub(crate) sent_at: Timestamp,
-}
-
-/// What a route does with responses that have Set-Cookie.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum SetCookie {
-    /// Stored where the response says that shared caches may: public, s-maxage or a targeted field.
-    #[default]
-    Shared,
-    /// Stored like any other, which is what the RFC says.
-    Store,
-    /// Stored without it.
-    Strip,
-    /// Not stored.
-    Refuse,
 }
 
 /// What a route says about storing.

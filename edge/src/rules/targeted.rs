@@ -12,39 +12,39 @@ use super::directives::{Argument, Directives};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// `Atoll-CDN-Cache-Control`, for us alone.
-    AtollCdnCacheControl,
+    AtollCdn,
     /// `CDN-Cache-Control`, for every CDN (RFC 9213, 3.1).
-    CdnCacheControl,
+    Cdn,
     /// `Surrogate-Control`, its predecessor.
-    SurrogateControl,
+    Surrogate,
     /// `Cache-Control`, or no field at all.
-    CacheControl,
+    Plain,
 }
 
 impl Source {
     /// The targeted fields, the nearest target first (RFC 9213, 2.2).
-    const TARGETED: [Self; 3] = [Self::AtollCdnCacheControl, Self::CdnCacheControl, Self::SurrogateControl];
+    const TARGETED: [Self; 3] = [Self::AtollCdn, Self::Cdn, Self::Surrogate];
 
     /// Returns the field's name.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Self::AtollCdnCacheControl => "atoll-cdn-cache-control",
-            Self::CdnCacheControl => "cdn-cache-control",
-            Self::SurrogateControl => "surrogate-control",
-            Self::CacheControl => "cache-control",
+            Self::AtollCdn => "atoll-cdn-cache-control",
+            Self::Cdn => "cdn-cache-control",
+            Self::Surrogate => "surrogate-control",
+            Self::Plain => "cache-control",
         }
     }
 
     /// Tells whether the field was meant for caches such as this one.
     pub(crate) fn is_targeted(self) -> bool {
-        self != Self::CacheControl
+        self != Self::Plain
     }
 }
 
 /// Returns the directives that hold for this cache, and the field that they come from (RFC 9213, 2.2).
 pub(crate) fn governing(headers: &HeaderMap) -> (Directives, Source) {
     let targeted = |source: Source| Some((read(headers, source)?, source));
-    Source::TARGETED.into_iter().find_map(targeted).unwrap_or_else(|| (Directives::of(headers), Source::CacheControl))
+    Source::TARGETED.into_iter().find_map(targeted).unwrap_or_else(|| (Directives::of(headers), Source::Plain))
 }
 
 /// Nothing where the field is absent, empty, malformed, or has a member of the wrong type.
@@ -70,11 +70,8 @@ fn note(directives: &mut Directives, name: &str, value: &Value) -> Option<()> {
         ("no-cache" | "private", Value::Text(fields) | Value::Token(fields)) => {
             directives.note(name, Argument::Text(fields.as_bytes()));
         }
-        (_, Value::Boolean(is_set)) if is_flag(name) => {
-            if *is_set {
-                directives.note(name, Argument::None);
-            }
-        }
+        (_, Value::Boolean(true)) if is_flag(name) => directives.note(name, Argument::None),
+        (_, Value::Boolean(false)) if is_flag(name) => {}
         _ if is_known(name) => return None,
         _ => {}
     }
@@ -121,13 +118,13 @@ mod tests {
             ("surrogate-control", "max-age=3"),
             ("cache-control", "max-age=4, no-store"),
         );
-        assert_eq!(max_age(&[all, old, cdn, ours]), (Some(1), AtollCdnCacheControl));
-        assert_eq!(max_age(&[all, old, cdn]), (Some(2), CdnCacheControl));
-        assert_eq!(max_age(&[all, old]), (Some(3), SurrogateControl));
-        assert_eq!(max_age(&[all]), (Some(4), CacheControl));
-        assert_eq!(max_age(&[]), (None, CacheControl));
+        assert_eq!(max_age(&[all, old, cdn, ours]), (Some(1), AtollCdn));
+        assert_eq!(max_age(&[all, old, cdn]), (Some(2), Cdn));
+        assert_eq!(max_age(&[all, old]), (Some(3), Surrogate));
+        assert_eq!(max_age(&[all]), (Some(4), Plain));
+        assert_eq!(max_age(&[]), (None, Plain));
         assert!(!governing(&headers(&[all, cdn])).0.no_store);
-        assert_eq!(max_age(&[("cdn-cache-control", "no-store"), all]), (None, CdnCacheControl));
+        assert_eq!(max_age(&[("cdn-cache-control", "no-store"), all]), (None, Cdn));
     }
 
     #[test]
@@ -147,7 +144,7 @@ mod tests {
             "max-age=(2)",
         ] {
             let lines = [("cdn-cache-control", value), ("cache-control", "max-age=4")];
-            assert_eq!(max_age(&lines), (Some(4), Source::CacheControl), "{value}");
+            assert_eq!(max_age(&lines), (Some(4), Source::Plain), "{value}");
         }
     }
 
@@ -155,13 +152,13 @@ mod tests {
     fn members_that_nobody_knows_and_parameters_do_no_harm() {
         let lines = [("cdn-cache-control", "x=(a b);c, max-age=2;d=e, no-cache=?0, y=1.5"), ("cdn-cache-control", "private=\"a, b\"")];
         let (directives, source) = governing(&headers(&lines));
-        assert_eq!((directives.max_age, source), (Some(Duration::from_secs(2)), Source::CdnCacheControl));
+        assert_eq!((directives.max_age, source), (Some(Duration::from_secs(2)), Source::Cdn));
         assert_eq!(directives.qualified_fields(), ["a", "b"]);
         assert!(!directives.is_no_cache());
     }
 
     #[test]
     fn a_negative_age_is_stale() {
-        assert_eq!(max_age(&[("cdn-cache-control", "max-age=-5"), ("cache-control", "max-age=4")]), (Some(0), Source::CdnCacheControl));
+        assert_eq!(max_age(&[("cdn-cache-control", "max-age=-5"), ("cache-control", "max-age=4")]), (Some(0), Source::Cdn));
     }
 }

@@ -52,9 +52,6 @@ pub(super) async fn put(core: Shared, request: HttpRequest, path: web::Path<Stri
         }
     });
     core.blobs.put_stream(digest, most, body).await?;
-    if let Some(known) = core.blobs.get(&digest) {
-        core.variants.want(digest, known.size);
-    }
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -75,7 +72,6 @@ pub(super) async fn put_pack(core: Shared, request: HttpRequest, mut body: web::
         unpacker.push(&chunk);
         while let Some((digest, bytes)) = unpacker.next_blob().map_err(Fault::bad)? {
             batched += bytes.len();
-            core.variants.want(digest, bytes.len() as u64);
             batch.push((digest, bytes));
             if batched >= BATCH {
                 core.blobs.put_all(std::mem::take(&mut batch)).await?;

@@ -85,6 +85,9 @@ pub(super) async fn commit(core: Shared, request: HttpRequest, path: web::Path<(
     facts.push(Fact::VersionPublished { site, version: publish.version, files, bytes: manifest.bytes(), rewritten });
     let position = core.append(&caller.name, facts, Vec::new()).await?;
     drop(held);
+    for file in manifest.files.iter().filter(|file| file.is_compressible()) {
+        core.variants.want(file.digest, file.size);
+    }
     core.metrics.publishes.inc();
     Ok(HttpResponse::Ok().json(CommitAnswer { version: publish.version, position, warnings }))
 }
