@@ -1,0 +1,28 @@
+# Every command of this house. `just` alone lists them.
+
+_list:
+    @just --list --unsorted
+
+# Runs three regions on this machine; `just up --site DIR` publishes DIR at once.
+up *ARGS:
+    cargo run --release -- up {{ARGS}}
+
+# Passes the tests.
+test *ARGS:
+    cargo test --workspace {{ARGS}}
+
+# What CI runs: formatting, lints, documentation, all tests.
+check:
+    .ci/run
+
+# Formats everything.
+fmt:
+    cargo fmt --all
+
+# Licences, bans and sources by cargo-deny; the same file is checked by a test.
+deny:
+    cargo deny check licenses bans sources
+
+# The figures of SPECIFICATION.md, measured on this machine.
+bench *ARGS:
+    cargo run --release -p atoll-bench -- {{ARGS}}
