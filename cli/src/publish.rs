@@ -126,7 +126,9 @@ pub(crate) async fn publish(control: &Control, settings: &Settings, arguments: &
 /// Waits until every edge has the event, and says who has not.
 pub(crate) async fn is_everywhere(control: &Control, seq: u64, timeout: Duration) -> Result<bool, Failure> {
     let receipt = control.wait_for(seq, timeout).await?;
-    if receipt.state == ReceiptState::Complete {
+    // A fenced edge goes on serving a site by default, so complete is not yet everywhere.
+    let applied = receipt.followers.iter().all(|follower| follower.state == wire::FollowerState::Applied);
+    if applied && receipt.state == ReceiptState::Complete {
         return Ok(true);
     }
     let late: Vec<_> = receipt
@@ -135,7 +137,7 @@ pub(crate) async fn is_everywhere(control: &Control, seq: u64, timeout: Duration
         .filter(|follower| follower.state != wire::FollowerState::Applied)
         .map(|follower| follower.name.to_string())
         .collect();
-    say::note(format!("not everywhere after {}: waiting for {}", humantime::format_duration(timeout), late.join(", ")));
+    say::note(format!("not everywhere yet: {} will switch when it is back", late.join(", ")));
     Ok(false)
 }
 

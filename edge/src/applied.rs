@@ -98,11 +98,10 @@ impl Applied {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// What does not come in time is fetched when somebody asks for it.
     async fn prefetch(&self, versions: Vec<Digest>) {
-        for version in versions {
-            // What does not come in time is fetched when somebody asks for it.
-            let _ = tokio::time::timeout(PREFETCH, self.manifests.get(version)).await;
-        }
+        let all = futures_util::future::join_all(versions.into_iter().map(|version| self.manifests.get(version)));
+        let _ = tokio::time::timeout(PREFETCH, all).await;
     }
 }
 
@@ -111,6 +110,10 @@ fn read_network(version: Option<&ConfigVersion>, seq: u64) -> Result<(Arc<Networ
     let network =
         Network::from_json(&version.network).map_err(|complaints| NotUnderstood { seq: version.seq, why: complaints.to_string() })?;
     Ok((Arc::new(network), version.number))
+}
+
+fn changes_view(event: &Event) -> bool {
+    matches!(event.fact, Fact::VersionPublished { .. } | Fact::AliasMoved { .. } | Fact::VersionRetired { .. } | Fact::ConfigChanged { .. })
 }
 
 fn site_views(sites: &BTreeMap<SiteName, SiteState>) -> HashMap<SiteName, SiteView> {
@@ -137,7 +140,7 @@ impl Apply for Applied {
 
     async fn apply(&self, state: &State, events: &[Event]) -> Result<(), NotUnderstood> {
         let Some(view) = self.view() else { return self.load(state, false).await };
-        let mut rebuild = false;
+        // Purges wait for nothing else.
         for event in events {
             match &event.fact {
                 Fact::Purged { owner, mode, scopes } => view.purges.apply(event.seq, owner, *mode, scopes),
@@ -145,22 +148,20 @@ impl Apply for Applied {
                     let all = [wire::Scope::Unknown(serde_json::Value::Null)];
                     view.purges.apply(event.seq, &wire::Owner::default(), wire::Mode::Hard, &all);
                 }
-                Fact::VersionPublished { version, .. } => {
-                    self.prefetch(vec![*version]).await;
-                    rebuild = true;
-                }
-                Fact::AliasMoved { .. } | Fact::VersionRetired { .. } | Fact::ConfigChanged { .. } => rebuild = true,
                 _ => {}
             }
         }
-        if rebuild {
+        if events.iter().any(changes_view) {
             let (network, config) = if state.config.as_ref().is_some_and(|version| version.number == view.config) {
                 (Arc::clone(&view.network), view.config)
             } else {
                 read_network(state.config.as_ref(), state.position.seq)?
             };
             let sites = site_views(&state.sites);
-            self.prefetch(sites.values().map(|site| site.version).collect()).await;
+            let published = events
+                .iter()
+                .filter_map(|event| if let Fact::VersionPublished { version, .. } = &event.fact { Some(*version) } else { None });
+            self.prefetch(published.chain(sites.values().map(|site| site.version)).collect()).await;
             self.manifests.keep_only(sites.values().flat_map(|site| site.recent.iter().map(|(version, _)| *version).chain([site.version])));
             let purges = Arc::clone(&view.purges);
             self.view.store(Some(Arc::new(View { network, config, purges, sites, generation: view.generation })));

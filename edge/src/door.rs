@@ -62,7 +62,10 @@ fn sendable(mut payload: web::Payload) -> ByteStream {
 
 fn write(response: Response) -> HttpResponse {
     let status = actix_web::http::StatusCode::from_u16(response.status.as_u16()).unwrap_or(actix_web::http::StatusCode::BAD_GATEWAY);
+    let bodiless = matches!(response.status.as_u16(), 100..=199 | 204 | 304);
     let body = match response.body {
+        Body::Unknown => BoxBody::new(actix_web::body::None::new()),
+        Body::Empty if bodiless => BoxBody::new(actix_web::body::None::new()),
         Body::Empty => BoxBody::new(()),
         Body::Whole(bytes) => BoxBody::new(bytes),
         Body::Sized(length, stream) => BoxBody::new(SizedStream::new(length, stream)),

@@ -1,10 +1,12 @@
 //! One request's journey through the edge, top to bottom.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use config::{EdgeNode, Rule};
 use follow::{Lease, Origins, boottime};
+use futures_util::StreamExt as _;
 use http::header::{ALLOW, HeaderName};
 use http::{HeaderValue, StatusCode};
 
@@ -12,7 +14,7 @@ use crate::applied::Applied;
 use crate::assets::{self, Assets, Folder, Manifests};
 use crate::gateway::{self, Client, Moment, Responses};
 use crate::memory::Memory;
-use crate::message::{Request, Response};
+use crate::message::{ByteStream, Request, Response};
 use crate::metrics::Metrics;
 use crate::normalise::{Ask, Normalised, normalise};
 use crate::outcome::{Answer, Outcome};
@@ -68,26 +70,39 @@ async fn journey(edge: &Arc<Edge>, request: Request) -> Answer {
     let Some(view) = edge.applied.view() else { return Answer::refused("edge", &Refusal::NotReady) };
     let Some(rule) = view.network.rule_for(&ask.host, ask.target.path()) else { return Answer::refused("edge", &Refusal::NoSuchHost) };
     // Position and lease are read once, after the request was.
-    let moment = Moment { boot: boottime(), standing: edge.lease.standing() };
+    let moment = Moment { boot: boottime(), standing: edge.lease.standing(), generation: view.generation };
     match rule {
         Rule::Site(site) => assets::serve(edge, &ask, site, view.sites.get(&site.name), &moment.standing).await,
-        Rule::Route(route) => match admit(&ask, route) {
-            Ok(()) => {
-                let client = Client::of(peer, &ask.headers, &edge.node.trusted_proxies);
-                gateway::serve(edge, &view, route, &ask, body, client, moment).await
+        Rule::Route(route) => {
+            let most = route.max_request_body.0;
+            if announced_length(&ask).is_some_and(|length| length > most) {
+                return Answer::refused("route", &Refusal::BodyTooLarge);
             }
-            Err(refusal) => Answer::refused("route", &refusal),
-        },
+            let too_large = Arc::new(AtomicBool::new(false));
+            let body = body.map(|body| bounded(body, most, Arc::clone(&too_large)));
+            let client = Client::of(peer, &ask.headers, &edge.node.trusted_proxies);
+            let answer = gateway::serve(edge, &view, route, &ask, body, client, moment).await;
+            if too_large.load(Ordering::Acquire) { Answer::refused("route", &Refusal::BodyTooLarge) } else { answer }
+        }
     }
 }
 
-/// Refuses what the route does not take.
-fn admit(ask: &Ask, route: &config::Route) -> Result<(), Refusal> {
-    let announced = ask.headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > route.max_request_body.0) {
-        return Err(Refusal::BodyTooLarge);
-    }
-    Ok(())
+fn announced_length(ask: &Ask) -> Option<u64> {
+    ask.headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
+}
+
+/// Breaks off a body that turns out to be larger than the route takes.
+fn bounded(body: ByteStream, most: u64, too_large: Arc<AtomicBool>) -> ByteStream {
+    let mut came = 0;
+    Box::pin(body.map(move |chunk| {
+        let chunk = chunk?;
+        came += chunk.len() as u64;
+        if came > most {
+            too_large.store(true, Ordering::Release);
+            return Err(std::io::Error::other("the body is larger than is allowed"));
+        }
+        Ok(chunk)
+    }))
 }
 
 fn options_of_server() -> Answer {

@@ -108,7 +108,7 @@ async fn by_site(edge: &Edge, url: &UrlScope, site: &config::Site, view: Option<
 fn by_route(edge: &Edge, url: &UrlScope, view: &crate::applied::View, route: &config::Route) -> AnsweredBy {
     let key = CacheKey { scheme: Scheme::Http, host: url.host.clone(), target: url.target.clone() };
     let stored = edge.responses.stored(&key);
-    let moment = Moment { boot: boottime(), standing: edge.lease.standing() };
+    let moment = Moment { boot: boottime(), standing: edge.lease.standing(), generation: view.generation };
     let ask = Ask {
         method: Method::GET,
         host: url.host.clone(),

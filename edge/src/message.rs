@@ -44,6 +44,8 @@ pub(crate) enum Body {
     Stream(ByteStream),
     /// None, but the head says how long it would be: an answer to HEAD.
     Head(u64),
+    /// None, and the head does not say how long it would be: an answer to HEAD.
+    Unknown,
 }
 
 impl Body {
@@ -53,13 +55,13 @@ impl Body {
             Self::Empty => Some(0),
             Self::Whole(bytes) => Some(bytes.len() as u64),
             Self::Sized(length, _) | Self::Head(length) => Some(*length),
-            Self::Stream(_) => None,
+            Self::Stream(_) | Self::Unknown => None,
         }
     }
 
     /// Returns the body that an answer to HEAD has in its place.
     pub(crate) fn without_bytes(&self) -> Self {
-        self.len().map_or(Self::Empty, Self::Head)
+        self.len().map_or(Self::Unknown, Self::Head)
     }
 }
 
@@ -77,6 +79,7 @@ impl fmt::Debug for Body {
             Self::Whole(bytes) => write!(f, "Whole({} bytes)", bytes.len()),
             Self::Sized(length, _) => write!(f, "Sized({length} bytes)"),
             Self::Stream(_) => f.write_str("Stream"),
+            Self::Unknown => f.write_str("Unknown"),
             Self::Head(length) => write!(f, "Head({length} bytes)"),
         }
     }

@@ -75,18 +75,19 @@ impl Follower {
         self.state.position = Position { epoch: line.epoch, seq: line.to, chain: line.chain };
         Ok(())
     }
+}
 
-    /// Tells whether a snapshot may replace this fold: a newer one of this history, or any of another.
-    ///
-    /// # Errors
-    /// [`Refusal::Behind`] where it would lead back.
-    pub fn may_load(&self, snapshot: &State) -> Result<(), Refusal> {
-        let (here, there) = (self.state.position, snapshot.position);
-        if here.epoch == there.epoch && there.seq < here.seq {
-            return Err(Refusal::Behind(there.seq));
-        }
-        Ok(())
+/// Tells whether a snapshot may replace what was in force at `here`: a newer one of this history, or any
+/// of another.
+///
+/// # Errors
+/// [`Refusal::Behind`] where it would lead back.
+pub(crate) fn may_load(here: &Position, snapshot: &State) -> Result<(), Refusal> {
+    let there = snapshot.position;
+    if here.epoch == there.epoch && there.seq < here.seq {
+        return Err(Refusal::Behind(there.seq));
     }
+    Ok(())
 }
 
 /// Tells whether an event changes the configuration in a way that this program does not know: it must
@@ -139,11 +140,11 @@ mod tests {
 
     #[test]
     fn a_snapshot_of_an_origin_that_is_behind_is_not_loaded() {
-        let follower = Follower::new(state(9));
-        assert_eq!(follower.may_load(&state(8)), Err(Refusal::Behind(8)));
-        assert_eq!(follower.may_load(&state(9)), Ok(()));
+        let here = state(9).position;
+        assert_eq!(may_load(&here, &state(8)), Err(Refusal::Behind(8)));
+        assert_eq!(may_load(&here, &state(9)), Ok(()));
         let mut other = state(1);
         other.position.epoch = Epoch::from_bytes([2; 8]);
-        assert_eq!(follower.may_load(&other), Ok(()));
+        assert_eq!(may_load(&here, &other), Ok(()));
     }
 }

@@ -36,8 +36,10 @@ impl Kept {
     pub fn open(folder: &Path) -> Result<(Self, Option<Follower>), KeptError> {
         let failed = |error| KeptError { path: folder.to_owned(), error };
         fs::create_dir_all(folder).map_err(failed)?;
-        let (follower, lines) = read(folder);
+        let (follower, lines, whole) = read(folder);
         let tail = OpenOptions::new().create(true).append(true).open(folder.join("tail.jsonl")).map_err(failed)?;
+        // A line that a kill cut would be glued to the next one.
+        tail.set_len(whole).map_err(failed)?;
         Ok((Self { folder: folder.to_owned(), tail, lines }, follower))
     }
 
@@ -49,9 +51,21 @@ impl Kept {
         let failed = |error| KeptError { path: self.folder.clone(), error };
         let mut text = serde_json::to_vec(line).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
-        self.tail.write_all(&text).map_err(failed)?;
+        let before = self.tail.metadata().map_err(failed)?.len();
+        if let Err(error) = self.tail.write_all(&text) {
+            let _ = self.tail.set_len(before);
+            return Err(failed(error));
+        }
         self.lines += 1;
         Ok(())
+    }
+
+    /// Forgets what is kept: it could not be kept up to date.
+    pub(crate) fn forget(&mut self) {
+        let _ = fs::remove_file(self.folder.join("fold.json"));
+        let _ = self.tail.set_len(0);
+        // The next line tries to write the whole fold again.
+        self.lines = LINES;
     }
 
     /// Tells whether it is time to write the fold anew.
@@ -78,22 +92,27 @@ impl Kept {
     }
 }
 
-/// Reads what is there. A fold that can't be read is as good as none: the snapshot replaces it.
-fn read(folder: &Path) -> (Option<Follower>, usize) {
+/// Reads what is there: the fold, the number of lines behind it, and the bytes of those that are whole. A
+/// fold that can't be read is as good as none: the snapshot replaces it.
+fn read(folder: &Path) -> (Option<Follower>, usize, u64) {
     let state = fs::read(folder.join("fold.json")).ok().and_then(|text| serde_json::from_slice::<State>(&text).ok());
-    let Some(state) = state else { return (None, 0) };
+    let Some(state) = state else { return (None, 0, 0) };
     let mut follower = Follower::new(state);
-    let mut count = 0;
+    let (mut count, mut whole) = (0, 0);
     if let Ok(tail) = File::open(folder.join("tail.jsonl")) {
-        for line in BufReader::new(tail).lines().map_while(Result::ok) {
+        let mut tail = BufReader::new(tail);
+        let mut text = Vec::new();
+        while let Ok(length @ 1..) = tail.read_until(b'\n', &mut text) {
+            // The last line may be cut.
+            let Ok(line) = serde_json::from_slice::<FeedLine>(&text) else { break };
+            // Lines from before the fold don't follow from it.
+            let _ = follower.take(&line);
             count += 1;
-            // The last line may be cut; lines from before the fold don't follow from it.
-            if let Ok(line) = serde_json::from_str::<FeedLine>(&line) {
-                let _ = follower.take(&line);
-            }
+            whole += length as u64;
+            text.clear();
         }
     }
-    (Some(follower), count)
+    (Some(follower), count, whole)
 }
 
 #[cfg(test)]

@@ -24,6 +24,20 @@ pub struct Lease {
     margin_ns: AtomicU64,
 }
 
+/// When an ack was sent, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    boot: Duration,
+    wall: Duration,
+}
+
+impl Sent {
+    /// Reads both clocks.
+    pub(crate) fn now() -> Self {
+        Self { boot: boottime(), wall: walltime() }
+    }
+}
+
 /// How a node stands at one moment: read once per request, after the request was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -58,8 +72,11 @@ impl Lease {
         let moved = nanos(wall).wrapping_sub(nanos(boot)).wrapping_sub(self.offset_ns.load(Ordering::Relaxed));
         let jumped = moved.min(moved.wrapping_neg()) > self.margin_ns.load(Ordering::Relaxed);
         let fenced_for = (nanos(boot) >= until || jumped).then(|| {
-            let ended = Duration::from_nanos(self.last_until_ns.load(Ordering::Relaxed));
-            boot.saturating_sub(ended)
+            match self.last_until_ns.load(Ordering::Relaxed) {
+                // It never had a lease in this life: nobody knows for how long it has been fenced.
+                0 => Duration::MAX,
+                ended => boot.saturating_sub(Duration::from_nanos(ended)),
+            }
         });
         Standing { applied, fenced_for }
     }
@@ -69,14 +86,11 @@ impl Lease {
         self.applied.store(seq, Ordering::Release);
     }
 
-    /// A lease was granted for an ack that was sent at `sent` (L1: it runs from there).
-    pub(crate) fn grant(&self, sent: Duration, lease: Duration) {
-        self.grant_at(sent, lease, boottime(), walltime());
-    }
-
-    fn grant_at(&self, sent: Duration, lease: Duration, boot: Duration, wall: Duration) {
-        let until = nanos(sent + lease);
-        self.offset_ns.store(nanos(wall).wrapping_sub(nanos(boot)), Ordering::Relaxed);
+    /// A lease was granted for an ack that was sent at `sent` (L1: it runs from there, and so does the
+    /// comparison of the clocks: a machine may be stopped while the answer is on its way).
+    pub(crate) fn grant(&self, sent: Sent, lease: Duration) {
+        let until = nanos(sent.boot + lease);
+        self.offset_ns.store(nanos(sent.wall).wrapping_sub(nanos(sent.boot)), Ordering::Relaxed);
         self.margin_ns.store(nanos(margin(lease)), Ordering::Relaxed);
         self.last_until_ns.fetch_max(until, Ordering::Relaxed);
         self.until_ns.fetch_max(until, Ordering::AcqRel);
@@ -101,8 +115,8 @@ mod tests {
     #[test]
     fn l1_a_lease_runs_from_when_its_ack_was_sent() {
         let lease = Lease::default();
-        assert!(!lease.standing_at(at(1000), at(9000)).holds(), "nobody granted one");
-        lease.grant_at(at(1000), LEASE, at(1400), at(9400));
+        assert_eq!(lease.standing_at(at(1000), at(9000)).fenced_for, Some(Duration::MAX), "nobody granted one");
+        lease.grant(Sent { boot: at(1000), wall: at(9000) }, LEASE);
         assert!(lease.standing_at(at(5999), at(13_999)).holds());
         assert_eq!(lease.standing_at(at(6000), at(14_000)).fenced_for, Some(Duration::ZERO));
         assert_eq!(lease.standing_at(at(7000), at(15_000)).fenced_for, Some(Duration::from_secs(1)));
@@ -111,15 +125,15 @@ mod tests {
     #[test]
     fn a_late_answer_never_shortens_a_lease() {
         let lease = Lease::default();
-        lease.grant_at(at(3000), LEASE, at(3001), at(3001));
-        lease.grant_at(at(1000), LEASE, at(3002), at(3002));
+        lease.grant(Sent { boot: at(3000), wall: at(3000) }, LEASE);
+        lease.grant(Sent { boot: at(1000), wall: at(1000) }, LEASE);
         assert!(lease.standing_at(at(7999), at(7999)).holds());
     }
 
     #[test]
     fn a_jump_of_the_wall_clock_either_way_ends_the_lease() {
         let lease = Lease::default();
-        lease.grant_at(at(1000), LEASE, at(1000), at(50_000));
+        lease.grant(Sent { boot: at(1000), wall: at(50_000) }, LEASE);
         assert!(lease.standing_at(at(2000), at(51_090)).holds());
         assert!(!lease.standing_at(at(2000), at(51_150)).holds());
         assert!(!lease.standing_at(at(2000), at(50_850)).holds());

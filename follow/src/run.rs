@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wire::{Ack, Event, FeedLine, LiveEdge, NodeName, PROTOCOL, Position, Refused, RegionName, Role, State};
 
-use crate::follower::{is_unknown_config, live_of};
+use crate::follower::{is_unknown_config, live_of, may_load};
+use crate::lease::Sent;
 use crate::origin::LINE_MOST;
 use crate::{Follower, Kept, KeptError, Lease, Origins, OriginsError, Refusal, boottime};
 
@@ -144,7 +145,8 @@ pub async fn start<A: Apply>(settings: Settings, origins: Arc<Origins>, node: Ar
         resync: Arc::clone(&resync),
         stop: stop.clone(),
     };
-    let mut reader = Reader { settings, origins, node, lease, kept, follower: None, loaded, position, resync, stop: stop.clone() };
+    let mut reader =
+        Reader { settings, origins, node, lease, kept, follower: None, last: None, loaded, position, resync, stop: stop.clone() };
     if let Some(follower) = follower
         && let Err(error) = reader.begin_with(follower, false).await
     {
@@ -172,6 +174,8 @@ struct Reader<A> {
     lease: Arc<Lease>,
     kept: Kept,
     follower: Option<Follower>,
+    /// What was last in force here: it stays when the follower begins again.
+    last: Option<Position>,
     loaded: watch::Sender<bool>,
     position: watch::Sender<Option<Position>>,
     /// The origin says that our position is of another history.
@@ -194,8 +198,6 @@ enum Left {
     BadLine(String),
     #[error("{0}")]
     Refusal(#[from] Refusal),
-    #[error("{0}")]
-    Kept(#[from] KeptError),
     #[error("{0}")]
     NotUnderstood(#[from] NotUnderstood),
 }
@@ -259,18 +261,17 @@ impl<A: Apply> Reader<A> {
 
     async fn load_snapshot(&mut self) -> Result<(), Left> {
         let state = self.origins.snapshot(self.settings.role).await?;
-        let other_history = match &self.follower {
-            None => false,
-            Some(follower) => {
-                follower.may_load(&state)?;
-                follower.position().epoch != state.position.epoch
-            }
-        };
+        if let Some(last) = &self.last {
+            may_load(last, &state)?;
+        }
+        let other_history = self.last.is_some_and(|last| last.epoch != state.position.epoch);
         if other_history {
             tracing::warn!(node = %self.settings.name, position = %state.position, "the journal is of another history: all that was held is dropped");
+            // A fetch that begins before the new fold is in force counts as begun before everything.
             self.lease.drop_lease();
+            self.lease.set_applied(0);
         }
-        self.kept.replace(&state)?;
+        self.keep(|kept| kept.replace(&state));
         Ok(self.begin_with(Follower::new(state), other_history).await?)
     }
 
@@ -293,18 +294,24 @@ impl<A: Apply> Reader<A> {
         }
         if line.to > line.from {
             follower.fits(line)?;
-            self.kept.add(line)?;
+            let kept = self.kept.add(line);
             follower.take(line)?;
+            if let Err(error) = kept {
+                self.keep(|_| Err(error));
+            }
+            let Some(follower) = &self.follower else { return Err(Left::Ended) };
             if let Err(error) = self.node.apply(follower.state(), &line.events).await {
                 // What is folded but not in force is never acknowledged: begin again from a snapshot.
                 self.follower = None;
                 return Err(error.into());
             }
-            let position = follower.position();
-            if self.kept.is_long() {
-                self.kept.replace(follower.state())?;
+            self.in_force(follower.position());
+            if self.kept.is_long()
+                && let Some(follower) = &self.follower
+            {
+                let kept = self.kept.replace(follower.state());
+                self.keep(|_| kept);
             }
-            self.in_force(position);
         } else {
             follower.take(line)?;
         }
@@ -314,7 +321,17 @@ impl<A: Apply> Reader<A> {
         Ok(())
     }
 
-    fn in_force(&self, position: Position) {
+    /// A disk that refuses costs the next start its head start, nothing else. What it holds then is
+    /// older than what was shown here, so it is forgotten.
+    fn keep(&mut self, keep: impl FnOnce(&mut Kept) -> Result<(), KeptError>) {
+        if let Err(error) = keep(&mut self.kept) {
+            tracing::warn!(node = %self.settings.name, "{error}; going on without it");
+            self.kept.forget();
+        }
+    }
+
+    fn in_force(&mut self, position: Position) {
+        self.last = Some(position);
         self.lease.set_applied(position.seq);
         self.position.send_replace(Some(position));
     }
@@ -393,7 +410,7 @@ impl<A: Apply> Acker<A> {
             load: vitals.load,
             counts: vitals.counts,
         };
-        let sent = boottime();
+        let sent = Sent::now();
         match self.origins.ack(&ack, ACK_TIMEOUT).await {
             Ok(answer) if answer.lease_ms > 0 => self.lease.grant(sent, Duration::from_millis(answer.lease_ms)),
             Ok(answer) => self.refused(answer.reason),

@@ -159,23 +159,28 @@ impl Blobs {
         stream::iter(unchecked).map(|digest| self.check_one(digest)).buffer_unordered(SIDE_BY_SIDE).try_collect().await
     }
 
+    /// What can't be read, or is not what it is called, counts as missing: its publisher sends it again.
     async fn check_one(&self, digest: Digest) -> Result<(), BlobError> {
+        let checked = self.read_back(digest).await;
+        let mut known = self.lock();
+        match (&checked, known.get_mut(&digest)) {
+            (Ok(()), Some(known)) => known.checked = true,
+            (Ok(()), None) => {}
+            (Err(_), _) => {
+                known.remove(&digest);
+            }
+        }
+        checked
+    }
+
+    async fn read_back(&self, digest: Digest) -> Result<(), BlobError> {
         let mut body = std::pin::pin!(self.read(digest).await?);
         let mut hasher = Hasher::new();
         while let Some(chunk) = body.next().await {
             hasher.update(&chunk.map_err(|error| BlobError::Storage(digest, error))?);
         }
         let found = hasher.finish();
-        let mut known = self.lock();
-        if found != digest {
-            // It counts as missing from now on, so that the publisher sends it again.
-            known.remove(&digest);
-            return Err(BlobError::WrongDigest { named: digest, found });
-        }
-        if let Some(known) = known.get_mut(&digest) {
-            known.checked = true;
-        }
-        Ok(())
+        if found == digest { Ok(()) } else { Err(BlobError::WrongDigest { named: digest, found }) }
     }
 
     /// Deletes a blob.

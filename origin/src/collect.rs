@@ -41,25 +41,30 @@ pub(crate) async fn run(core: Arc<Core>) {
 /// Does one round of all steps.
 pub(crate) async fn collect(core: &Core, now: Timestamp) -> Result<(), Fault> {
     retire(core, now).await?;
+    // No commit needs a blob between the look at what is needed and the end of the round.
+    let _held = core.collecting.lock().await;
     let needed = needed(core).await?;
     condemn(core, &needed, now).await?;
-    delete(core, now).await
+    delete(core, &needed, now).await
 }
 
 async fn retire(core: &Core, now: Timestamp) -> Result<(), Fault> {
     let network = core.network();
-    let facts: Vec<_> = {
+    let rounds: Vec<_> = {
         let state = core.journal.state();
         let sites = state.sites.iter().filter_map(|(name, site)| Some((name, site, network.sites.get(name)?)));
         sites
-            .flat_map(|(name, site, settings)| {
+            .map(|(name, site, settings)| {
                 let old = decide::retirable(site, settings.keep_versions, now);
-                old.into_iter().map(|version| Fact::VersionRetired { site: name.clone(), version }).collect::<Vec<_>>()
+                let facts: Vec<_> = old.into_iter().map(|version| Fact::VersionRetired { site: name.clone(), version }).collect();
+                // An alias that moves meanwhile may come to point to one of them.
+                let aliases: Vec<_> = site.aliases.iter().map(|(alias, at)| (format!("alias:{name}/{alias}"), at.seq)).collect();
+                (facts, aliases)
             })
             .collect()
     };
-    if !facts.is_empty() {
-        core.append("origin", facts, Vec::new()).await?;
+    for (facts, aliases) in rounds.into_iter().filter(|(facts, _)| !facts.is_empty()) {
+        core.append("origin", facts, aliases).await?;
     }
     Ok(())
 }
@@ -92,11 +97,11 @@ async fn condemn(core: &Core, needed: &HashSet<Digest>, now: Timestamp) -> Resul
     Ok(())
 }
 
-/// Deletes what was condemned long enough ago. No commit can lift a blob meanwhile.
-async fn delete(core: &Core, now: Timestamp) -> Result<(), Fault> {
-    let _held = core.collecting.lock().await;
+/// Deletes what was condemned long enough ago and is still not needed.
+async fn delete(core: &Core, needed: &HashSet<Digest>, now: Timestamp) -> Result<(), Fault> {
     let condemned = core.journal.state().control.as_ref().map(|control| control.condemned.clone()).unwrap_or_default();
-    let due: Vec<_> = condemned.into_iter().filter(|(_, at)| now.since(*at) >= GRACE).map(|(digest, _)| digest).collect();
+    let due = condemned.into_iter().filter(|(digest, at)| now.since(*at) >= GRACE && !needed.contains(digest));
+    let due: Vec<_> = due.map(|(digest, _)| digest).collect();
     for digests in due.chunks(IN_ONE_EVENT) {
         for digest in digests {
             core.blobs.delete(*digest).await.map_err(|error| Fault::Storage(error.to_string()))?;

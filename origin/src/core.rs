@@ -27,6 +27,13 @@ pub(crate) struct Publish {
     pub(crate) version: Digest,
 }
 
+/// An event whose completion somebody waits for.
+struct AwaitedEvent {
+    position: Position,
+    appended_at: Duration,
+    fact: Fact,
+}
+
 /// Publishes that are under way. Beyond it the oldest is forgotten; its publisher begins again.
 const PUBLISHES: usize = 1024;
 
@@ -166,6 +173,7 @@ impl Core {
     pub(crate) async fn receipt(&self, seq: u64, timeout: Duration, notes: Vec<String>) -> Result<Receipt, Fault> {
         let deadline = boottime() + timeout;
         let mut changes = self.watch_book();
+        let event = self.stored_event(seq).await?;
         loop {
             let now = boottime();
             let (complete, next) = {
@@ -175,7 +183,7 @@ impl Core {
                 (book.report_complete(seq, now), book.next_change(seq, now))
             };
             if complete || now >= deadline || self.stop.is_cancelled() {
-                return self.write_receipt(seq, complete, notes).await;
+                return Ok(self.write_receipt(&event, complete, notes));
             }
             let wait = next.map_or(deadline, |next| next.min(deadline)).saturating_sub(now);
             tokio::select! {
@@ -186,36 +194,35 @@ impl Core {
         }
     }
 
-    async fn write_receipt(&self, seq: u64, complete: bool, notes: Vec<String>) -> Result<Receipt, Fault> {
+    async fn stored_event(&self, seq: u64) -> Result<AwaitedEvent, Fault> {
+        let epoch = self.journal.head().epoch;
         let stored = self.journal.read_after(seq.saturating_sub(1), 1).await?;
-        let Some(stored) = stored.first().filter(|stored| stored.seq == seq) else {
+        let Some(stored) = stored.into_iter().next().filter(|stored| stored.seq == seq) else {
             return Err(Fault::NotFound(format!("the journal holds no event {seq}")));
         };
         let event: wire::Event = serde_json::from_str(&stored.json).map_err(|error| Fault::Storage(error.to_string()))?;
+        Ok(AwaitedEvent { position: Position { epoch, seq, chain: stored.chain }, appended_at: stored.appended_at, fact: event.fact })
+    }
+
+    fn write_receipt(&self, event: &AwaitedEvent, complete: bool, notes: Vec<String>) -> Receipt {
+        let seq = event.position.seq;
         let now = boottime();
         let (followers, fenced) = {
             let book = self.book();
-            (book.receipt(seq, Some(stored.appended_at), now, Timestamp::now()), book.fenced_at(seq, now))
+            (book.receipt(seq, Some(event.appended_at), now, Timestamp::now()), book.fenced_at(seq, now))
         };
-        let state = self.journal.state();
-        let position = Position { epoch: state.position.epoch, seq, chain: stored.chain };
-        let may_serve: std::collections::BTreeSet<String> = fenced
-            .iter()
-            .flat_map(|(applied, until)| {
-                let configs = views::configs_since(&state, *applied);
-                configs
-                    .into_iter()
-                    .flat_map(|network| decide::may_serve(&event.fact, &network, now.saturating_sub(*until)))
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        drop(state);
+        let fact = &event.fact;
+        let named = |(applied, until): &(u64, Duration)| {
+            let fenced_for = now.saturating_sub(*until);
+            views::configs_since(&self.journal, *applied).into_iter().flat_map(move |network| decide::may_serve(fact, &network, fenced_for))
+        };
+        let may_serve: std::collections::BTreeSet<String> = fenced.iter().flat_map(named).collect();
         let state = match (complete, may_serve.is_empty()) {
             (false, _) => ReceiptState::Pending,
             (true, true) => ReceiptState::Complete,
             (true, false) => ReceiptState::Partial,
         };
-        Ok(Receipt { position, seq, state, may_serve: may_serve.into_iter().collect(), followers, notes })
+        Receipt { position: event.position, seq, state, may_serve: may_serve.into_iter().collect(), followers, notes }
     }
 
     /// Remembers a publish and returns its id.

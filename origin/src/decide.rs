@@ -51,7 +51,8 @@ pub(crate) fn purge(request: &PurgeRequest, network: &Network) -> Result<Resolve
     for site in &request.sites {
         scopes.extend(site_scopes(network, &request.owner, site)?);
     }
-    scopes.dedup();
+    let mut seen = std::collections::HashSet::new();
+    scopes.retain(|scope| seen.insert(scope.clone()));
     Ok(ResolvedPurge { fact: Fact::Purged { owner: request.owner.clone(), mode: request.mode, scopes }, notes })
 }
 
@@ -169,8 +170,8 @@ pub(crate) fn case_twins(manifest: &Manifest) -> Vec<String> {
 pub(crate) enum Moved {
     /// It points there already.
     Already,
-    /// This fact moves it, if its stream still stands at this seq.
-    By { fact: Fact, if_seq: u64, previous: Option<Digest> },
+    /// This fact moves it, if these streams still stand at these seqs.
+    By { fact: Fact, if_unchanged: Vec<(String, u64)>, previous: Option<Digest> },
 }
 
 /// Decides a move of an alias. `if_match` is the version that the sender believes it to point to.
@@ -191,17 +192,20 @@ pub(crate) fn move_alias(state: &State, site: &SiteName, alias: &Alias, to: &Ali
         return Ok(Moved::Already);
     }
     let fact = Fact::AliasMoved { site: site.clone(), alias: alias.clone(), version: to.version, back: to.back };
-    let if_seq = current.map_or(0, |alias| alias.seq);
-    Ok(Moved::By { fact, if_seq, previous: current.map(|alias| alias.version) })
+    // Nor may the version be retired meanwhile.
+    let retired = format!("retired:{site}");
+    let retired_at = state.control.as_ref().and_then(|control| control.streams.get(&retired).copied()).unwrap_or(0);
+    let if_unchanged = vec![(format!("alias:{site}/{alias}"), current.map_or(0, |alias| alias.seq)), (retired, retired_at)];
+    Ok(Moved::By { fact, if_unchanged, previous: current.map(|alias| alias.version) })
 }
 
 /// Returns the versions of a site that may be retired: beyond the newest `keep`, and neither pointed
-/// to, nor within reach of a rollback, nor left within the last day.
+/// to, nor what a rollback would lead to next, nor left within the last day.
 pub(crate) fn retirable(site: &SiteState, keep: u64, now: wire::Timestamp) -> Vec<Digest> {
     let mut by_age: Vec<_> = site.versions.iter().collect();
     by_age.sort_by_key(|(version, known)| (std::cmp::Reverse(known.published_at), **version));
     let keep = usize::try_from(keep).unwrap_or(usize::MAX);
-    let pointed = |version: &Digest| site.aliases.values().any(|alias| alias.version == *version);
+    let pointed = |version: &Digest| site.aliases.values().any(|alias| alias.version == *version || alias.before.last() == Some(version));
     let old = by_age.into_iter().skip(keep).filter(|(version, known)| {
         let last = known.left_at.unwrap_or(known.published_at).max(known.published_at);
         !pointed(version) && now.since(last) >= wire::KEPT_FOR

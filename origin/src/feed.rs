@@ -17,8 +17,9 @@ use crate::journal::StoredEvent;
 /// Lines that wait for a slow reader.
 const QUEUE: usize = 16;
 
-/// Events in one line.
+/// Events in one line, and bytes of them: a line always has one event at least.
 const BATCH: usize = 512;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Like [`wire::FeedLine`], with the events as the journal holds them.
 #[derive(Serialize)]
@@ -105,7 +106,14 @@ impl Feed<'_> {
         if head.epoch != self.at.epoch {
             return Err(End::Elsewhere);
         }
-        let events = self.core.journal.read_after(self.at.seq, BATCH).await.map_err(|_| End::Elsewhere)?;
+        let mut events = self.core.journal.read_after(self.at.seq, BATCH).await.map_err(|_| End::Elsewhere)?;
+        let mut room = BATCH_BYTES;
+        let fitting = events.iter().position(|event| {
+            let full = room == 0;
+            room = room.saturating_sub(event.json.len());
+            full
+        });
+        events.truncate(fitting.unwrap_or(usize::MAX));
         if events.first().is_some_and(|first| first.seq != self.at.seq + 1) {
             return Err(End::Elsewhere);
         }

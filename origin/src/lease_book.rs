@@ -99,7 +99,7 @@ impl LeaseBook {
             return refuse(Refused::Retired);
         }
         let seq = ack.position.seq;
-        let before = self.followers.get(&key).map(|follower| follower.shown());
+        let before = self.followers.get(&key).map(|follower| follower.shown(standing.now));
         let follower = self.followers.entry(key).or_insert_with(|| Follower::new(ack.clone(), standing.now));
         if !follower.meet(ack, standing.now) {
             return refuse(Refused::Retired);
@@ -113,7 +113,7 @@ impl LeaseBook {
             follower.until = follower.until.max(Some(standing.now + standing.lease + standing.margin));
             AckAnswer { head: standing.head, lease_ms: u64::try_from(standing.lease.as_millis()).unwrap_or(u64::MAX), reason: None }
         };
-        if before != Some(follower.shown()) || answer.lease_ms == LEASE_NONE {
+        if before != Some(follower.shown(standing.now)) || answer.lease_ms == LEASE_NONE {
             self.live_version += 1;
         }
         answer
@@ -229,8 +229,8 @@ impl Follower {
     }
 
     /// What the DNS is told of it.
-    fn shown(&self) -> (bool, bool, u64, Vec<std::net::IpAddr>) {
-        (self.until.is_some(), self.ack.draining, self.ack.load.to_bits(), self.ack.answers.clone())
+    fn shown(&self, now: Duration) -> (bool, bool, u64, Vec<std::net::IpAddr>) {
+        (self.until.is_some_and(|until| until > now), self.ack.draining, self.ack.load.to_bits(), self.ack.answers.clone())
     }
 
     fn leases(&self) -> impl Iterator<Item = Duration> {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use config::Network;
-use wire::{ConfigVersion, State};
+use wire::ConfigVersion;
+
+use crate::journal::Journal;
 
 /// Reads the network out of a stored configuration. What stands in the journal was checked when it
 /// was appended; a newer origin may have written what this one does not know.
@@ -19,8 +21,13 @@ pub(crate) fn network(version: &ConfigVersion) -> Option<Arc<Network>> {
 
 /// Returns the configurations that a follower standing at `applied` may go by: the one in force
 /// there and all that came since.
-pub(crate) fn configs_since(state: &State, applied: u64) -> Vec<Arc<Network>> {
-    let configs = state.control.as_ref().map_or(&[][..], |control| control.configs.as_slice());
-    let first = configs.iter().rposition(|version| version.seq <= applied).unwrap_or(0);
-    configs.get(first..).unwrap_or_default().iter().filter_map(network).collect()
+pub(crate) fn configs_since(journal: &Journal, applied: u64) -> Vec<Arc<Network>> {
+    // The journal's writer waits while its state is held, so they are read out first and parsed after.
+    let configs = {
+        let state = journal.state();
+        let configs = state.control.as_ref().map_or(&[][..], |control| control.configs.as_slice());
+        let first = configs.iter().rposition(|version| version.seq <= applied).unwrap_or(0);
+        configs.get(first..).unwrap_or_default().to_vec()
+    };
+    configs.iter().filter_map(network).collect()
 }

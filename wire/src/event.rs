@@ -160,7 +160,8 @@ impl Fact {
     pub fn streams(&self) -> Vec<String> {
         match self {
             Self::AliasMoved { site, alias, .. } => vec![format!("alias:{site}/{alias}")],
-            Self::VersionPublished { site, .. } | Self::VersionRetired { site, .. } => vec![format!("site:{site}")],
+            Self::VersionPublished { site, .. } => vec![format!("site:{site}")],
+            Self::VersionRetired { site, .. } => vec![format!("retired:{site}")],
             Self::ConfigChanged { .. } => vec!["config".to_owned()],
             Self::TokenIssued { .. } | Self::TokenRevoked { .. } => vec!["tokens".to_owned()],
             Self::BlobsCondemned { .. } | Self::BlobsLifted { .. } | Self::BlobsDeleted { .. } => vec!["blobs".to_owned()],

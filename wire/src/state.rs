@@ -213,7 +213,11 @@ impl SiteState {
         self.aliases.insert(alias.clone(), AliasState { version, seq: event.seq, at: event.at, before });
     }
 
+    /// What an alias points to stays, whatever was decided before it came to point there.
     fn retire(&mut self, version: &Digest) {
+        if self.aliases.values().any(|alias| alias.version == *version) {
+            return;
+        }
         self.versions.remove(version);
         for alias in self.aliases.values_mut() {
             alias.before.retain(|known| known != version);

@@ -251,7 +251,15 @@ impl Assets {
     ) -> Result<(), FetchError> {
         let disk = |error: io::Error| FetchError::Disk(error.to_string());
         let staged = self.folder.staging(key);
-        let file = Arc::new(File::options().create_new(true).read(true).write(true).open(&staged).map_err(disk)?);
+        // A disk that is full or read-only costs later misses, never this answer.
+        let (file, on_disk) = match with_room(&staged, length) {
+            Ok(file) => (Arc::new(file), true),
+            Err(error) => {
+                tracing::warn!(%error, "failed to keep an asset in the folder; serving it from memory");
+                let _ = std::fs::remove_file(&staged);
+                (Arc::new(in_memory(length).map_err(disk)?), false)
+            }
+        };
         let (progress, growing) = watch::channel(Progress::Bytes(0));
         let source = Source::File { file: Arc::clone(&file), growing: Some(growing) };
         outcome.send_replace(Some(Ok(Asset { digest: expected, length, coding: key.1, source, tier: "origin" })));
@@ -279,7 +287,11 @@ impl Assets {
         match checked {
             Ok(()) => {
                 progress.send_replace(Progress::Whole);
-                self.folder.add(key, &staged, expected, length).map(|_| ()).map_err(disk)
+                if on_disk && let Err(error) = self.folder.add(key, &staged, expected, length) {
+                    tracing::warn!(%error, "failed to keep an asset in the folder");
+                    let _ = std::fs::remove_file(&staged);
+                }
+                Ok(())
             }
             Err(error) => {
                 progress.send_replace(Progress::Failed);
@@ -290,6 +302,20 @@ impl Assets {
             }
         }
     }
+}
+
+/// Creates a file and takes its room on the disk at once, so that a full disk is noticed before the first byte.
+fn with_room(path: &std::path::Path, length: u64) -> io::Result<File> {
+    let file = File::options().create_new(true).read(true).write(true).open(path)?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length)?;
+    Ok(file)
+}
+
+/// Creates a file without a disk, for as long as somebody reads it.
+fn in_memory(length: u64) -> io::Result<File> {
+    let file = File::from(rustix::fs::memfd_create("asset", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.set_len(length)?;
+    Ok(file)
 }
 
 async fn write_file(path: PathBuf, bytes: Bytes) -> io::Result<()> {

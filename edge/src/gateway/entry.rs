@@ -30,6 +30,8 @@ pub(crate) struct Head {
     pub(crate) slots: Slots,
     /// The seq that this edge had applied when the fetch started (P4).
     pub(crate) filled_at: u64,
+    /// The history that `filled_at` is of: it changes when all that was held had to be dropped.
+    pub(crate) generation: u64,
     /// The route's settings that it came to be by.
     pub(crate) settings: u64,
     /// When it came (CLOCK_BOOTTIME), for its age.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use config::{Route, Upstream};
 use futures_util::StreamExt as _;
 use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, COOKIE, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, COOKIE, DATE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, Method, StatusCode};
 use moka::sync::Cache;
@@ -15,14 +16,15 @@ use tokio::sync::oneshot;
 use wire::{Matched, Subject, Tag, Timestamp};
 
 use super::entry::{Entry, Head, Stored};
-use super::fills::{Fill, Fills, Progress};
+use super::fills::{Begun, Fill, Fills, Progress};
 use super::flow::Flow;
 use super::key::{CacheKey, Tombstones};
-use super::lookup::may_stand_in;
+use super::lookup::{may_rely, may_stand_in};
 use super::upstream::{Answer, Upstreams};
 use crate::applied::View;
 use crate::edge::Edge;
 use crate::memory::{Held, HeldKey, Memory};
+use crate::message::ByteStream;
 use crate::refuse::Refusal;
 use crate::rules::date;
 use crate::rules::vary::{self, Variance};
@@ -59,10 +61,15 @@ impl Responses {
         }
     }
 
-    fn store(&self, key: &CacheKey, entry: Arc<Entry>) {
+    /// Stores an entry if `may` still holds at the very moment: one change of a key at a time, so an
+    /// invalidation comes either before, and is seen, or after, and takes the entry.
+    fn store(&self, key: &CacheKey, entry: &Arc<Entry>, may: impl FnOnce() -> bool) {
         self.memory.change(HeldKey::Response(key.clone()), |held| {
+            if !may() {
+                return held;
+            }
             let stored = if let Some(Held::Responses(stored)) = held { (*stored).clone() } else { Stored::default() };
-            Some(Held::Responses(Arc::new(stored.with(entry))))
+            Some(Held::Responses(Arc::new(stored.with(Arc::clone(entry)))))
         });
     }
 
@@ -92,8 +99,8 @@ pub(crate) struct Job {
 
 /// What the request that leads a fill gets of it.
 pub(crate) enum Led {
-    /// A response that may be shared, or one for this request alone that flows all the same.
-    Flow(Arc<Head>, Arc<Flow>),
+    /// A response that flows, for this request alone or for others too.
+    Flow(Arc<Head>, ByteStream),
     /// What was stored is right.
     Entry(Arc<Entry>),
     /// A response that is not stored.
@@ -132,7 +139,7 @@ pub(crate) fn start(edge: &Arc<Edge>, job: Job, fill: Arc<Fill>, before: Option<
 struct Run<'a> {
     edge: &'a Arc<Edge>,
     job: Job,
-    fill: &'a Fill,
+    fill: &'a Arc<Fill>,
 }
 
 /// What was true when the fetch started.
@@ -155,20 +162,32 @@ impl Run<'_> {
             Err(refusal) => return self.fail(refusal, lead),
         };
         match self.job.entry.clone() {
-            Some(entry) if answer.status == StatusCode::NOT_MODIFIED => self.not_modified(&start, &entry, answer, lead).await,
-            Some(entry) if is_trouble(answer.status) && may_stand_in(&entry, follow::boottime()) => {
+            Some(entry) if answer.status == StatusCode::NOT_MODIFIED && entry.head.has_validator() => {
+                self.not_modified(&start, &entry, answer, lead).await;
+            }
+            Some(entry) if is_trouble(answer.status) && self.may_still_serve(&entry) => {
                 self.fail(Refusal::UpstreamFailed, lead);
             }
             _ => self.response(&start, answer, lead).await,
         }
     }
 
-    /// P4: the position is read before the fetch starts, never after.
+    /// P4: the position is read before the fetch starts, never after; and after the view, so that a
+    /// position of another history never goes with this one's view.
     fn begin(&self) -> Option<Start> {
-        let filled_at = self.edge.lease.standing().applied;
         let view = self.edge.applied.view()?;
-        let _ = self.fill.filled_at.set(filled_at);
-        Some(Start { view, filled_at, tombstone: self.edge.responses.tombstones.generation(&self.job.key), sent_at: Timestamp::now() })
+        let filled_at = self.edge.lease.standing().applied;
+        let tombstone = self.edge.responses.tombstones.generation(&self.job.key);
+        let _ = self.fill.begun.set(Begun { filled_at, tombstone });
+        Some(Start { view, filled_at, tombstone, sent_at: Timestamp::now() })
+    }
+
+    /// Whether what is stored may stand in for an error: never what was purged meanwhile, and on a
+    /// fenced edge only by the route's choice.
+    fn may_still_serve(&self, entry: &Entry) -> bool {
+        let relied = may_rely(self.job.route.when_fenced, &self.edge.lease.standing());
+        let unpurged = self.edge.applied.view().is_some_and(|view| !self.is_purged(&view, &entry.head));
+        relied && unpurged && may_stand_in(entry, follow::boottime())
     }
 
     /// Validators and bodies of a hard-purged entry are never used again.
@@ -186,7 +205,7 @@ impl Run<'_> {
 
     async fn send(&self, entry: Option<&Entry>) -> Result<Answer, Refusal> {
         let mut headers = self.job.headers.clone();
-        if let Some(entry) = entry.filter(|entry| entry.head.has_validator()) {
+        if let Some(entry) = entry {
             fields::drop_own_conditions(&mut headers);
             // Every validator that there is goes along (RFC 9111, 4.3.1).
             if let Some(etag) = entry.head.headers.get(http::header::ETAG) {
@@ -259,8 +278,11 @@ impl Run<'_> {
         let flow = Arc::new(Flow::new(most));
         let shared = head.terms.is_fresh_on_arrival();
         self.fill.say(if shared { Progress::Shared(Arc::clone(&head), Arc::clone(&flow)) } else { Progress::NotShared });
-        let _ = lead.send(Led::Flow(Arc::clone(&head), Arc::clone(&flow)));
-        let whole = pump(answer, &flow).await;
+        // The leader reads from the start on, however fast the upstream is.
+        if let Some(body) = flow.read() {
+            let _ = lead.send(Led::Flow(Arc::clone(&head), body));
+        }
+        let whole = self.pump(answer, &flow).await;
         if whole && let Some(body) = flow.whole() {
             self.store(start, &Arc::new(Entry { head: (*head).clone(), body }));
         }
@@ -269,9 +291,29 @@ impl Run<'_> {
 
     /// The key becomes hit-for-miss, so that nobody queues for what can't be shared.
     fn direct(self, answer: Answer, reason: NotStored, lead: oneshot::Sender<Led>) {
-        self.edge.responses.hit_for_miss.insert(self.job.key.clone(), ());
+        if reason.is_of_response() {
+            self.edge.responses.hit_for_miss.insert(self.job.key.clone(), ());
+        }
         self.fill.say(Progress::NotShared);
         let _ = lead.send(Led::Direct(answer, reason));
+    }
+
+    /// Hands the bytes on; tells whether all that were announced came.
+    async fn pump(&self, answer: Answer, flow: &Flow) -> bool {
+        let (mut body, mut came) = (answer.body, 0);
+        while let Some(chunk) = body.next().await {
+            let Ok(chunk) = chunk else { return false };
+            came += chunk.len() as u64;
+            let pushed = flow.push(chunk, || {
+                // Too large to be stored: nobody joins from here on, and nobody waits for its slowest reader.
+                self.edge.responses.hit_for_miss.insert(self.job.key.clone(), ());
+                self.edge.responses.fills.end(&self.job.key, self.fill);
+            });
+            if pushed.await.is_err() {
+                return false;
+            }
+        }
+        answer.length.is_none_or(|length| length == came)
     }
 
     /// Decides whether the response may be stored, and on which terms.
@@ -294,6 +336,7 @@ impl Run<'_> {
             terms,
             tags,
             filled_at: start.filled_at,
+            generation: start.view.generation,
             settings: self.job.route.settings,
             received_boot: follow::boottime(),
         })
@@ -312,12 +355,12 @@ impl Run<'_> {
     /// Stores an entry, unless something passed meanwhile that it must not outlive.
     fn store(&self, start: &Start, entry: &Arc<Entry>) {
         let responses = &self.edge.responses;
-        let Some(view) = self.edge.applied.view() else { return };
-        let same_history = view.generation == start.view.generation;
-        let same_generation = responses.tombstones.generation(&self.job.key) == start.tombstone;
-        if same_history && same_generation && !self.is_purged(&view, &entry.head) {
-            responses.store(&self.job.key, Arc::clone(entry));
-        }
+        responses.store(&self.job.key, entry, || {
+            let Some(view) = self.edge.applied.view() else { return false };
+            let same_history = view.generation == start.view.generation;
+            let same_generation = responses.tombstones.generation(&self.job.key) == start.tombstone;
+            same_history && same_generation && !self.is_purged(&view, &entry.head)
+        });
     }
 }
 
@@ -330,19 +373,6 @@ fn date_it(headers: &mut HeaderMap) {
     }
 }
 
-/// Hands the bytes on; tells whether all that were announced came.
-async fn pump(answer: Answer, flow: &Flow) -> bool {
-    let (mut body, mut came) = (answer.body, 0);
-    while let Some(chunk) = body.next().await {
-        let Ok(chunk) = chunk else { return false };
-        came += chunk.len() as u64;
-        if flow.push(chunk).await.is_err() {
-            return false;
-        }
-    }
-    answer.length.is_none_or(|length| length == came)
-}
-
 /// What storing asks of the request.
 pub(crate) fn facts(headers: &HeaderMap, sent_at: Timestamp) -> RequestFacts {
     RequestFacts {
@@ -351,6 +381,7 @@ pub(crate) fn facts(headers: &HeaderMap, sent_at: Timestamp) -> RequestFacts {
         has_cookie: headers.contains_key(COOKIE),
         no_store: Directives::of(headers).no_store,
         has_range: headers.contains_key(RANGE),
+        has_conditions: headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE),
         describes_target: false,
         sent_at,
     }

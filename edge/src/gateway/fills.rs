@@ -4,9 +4,9 @@
 //! collapses into the next one, which starts after its arrival.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 
 use super::entry::{Entry, Head};
 use super::flow::Flow;
@@ -28,18 +28,27 @@ pub(crate) enum Progress {
     Failed(Refusal),
 }
 
+/// What was true when a fetch started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Begun {
+    /// The seq that its edge had applied (P4).
+    pub(crate) filled_at: u64,
+    /// The generation of its key (P8).
+    pub(crate) tombstone: u64,
+}
+
 /// One fetch of one key.
 #[derive(Debug)]
 pub(crate) struct Fill {
-    /// The seq that its edge had applied when the fetch started; set when it starts.
-    pub(crate) filled_at: OnceCell<u64>,
+    /// What was true when the fetch started; set when it starts.
+    pub(crate) begun: OnceLock<Begun>,
     progress: watch::Sender<Progress>,
     done: watch::Sender<bool>,
 }
 
 impl Fill {
     pub(crate) fn new() -> Self {
-        Self { filled_at: OnceCell::new(), progress: watch::Sender::new(Progress::Waiting), done: watch::Sender::new(false) }
+        Self { begun: OnceLock::new(), progress: watch::Sender::new(Progress::Waiting), done: watch::Sender::new(false) }
     }
 
     /// Tells everybody who waits.
@@ -69,8 +78,10 @@ impl Fill {
 pub(crate) enum Part {
     /// Run this fill. Where there is one before it, wait for its end first.
     Lead(Arc<Fill>, Option<Arc<Fill>>),
-    /// Wait for this one.
-    Follow(Arc<Fill>),
+    /// Wait for this one, which had started.
+    Join(Arc<Fill>),
+    /// Wait for this one, which had not: whatever it brings was fetched after this request came.
+    Await(Arc<Fill>),
 }
 
 #[derive(Debug)]
@@ -88,20 +99,22 @@ impl Fills {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Finds a request's part. `may_join` is false for who must not rely on a fetch that has started.
-    pub(crate) fn take_part(&self, key: &CacheKey, may_join: bool) -> Part {
+    /// Finds a request's part. `may_join` decides whether it may rely on a fetch that has started.
+    pub(crate) fn take_part(&self, key: &CacheKey, may_join: impl FnOnce(&Begun) -> bool) -> Part {
         let mut slots = self.lock();
         let Some(slot) = slots.get_mut(key) else {
             let running = Arc::new(Fill::new());
             slots.insert(key.clone(), Slot { running: Arc::clone(&running), next: None });
             return Part::Lead(running, None);
         };
-        // One that waits for its turn has not started, so anybody may join it.
-        if may_join || slot.running.filled_at.get().is_none() {
-            return Part::Follow(Arc::clone(&slot.running));
+        let running = Arc::clone(&slot.running);
+        match running.begun.get() {
+            None => return Part::Await(running),
+            Some(begun) if may_join(begun) => return Part::Join(running),
+            Some(_) => {}
         }
         if let Some(next) = &slot.next {
-            return Part::Follow(Arc::clone(next));
+            return Part::Await(Arc::clone(next));
         }
         let next = Arc::new(Fill::new());
         slot.next = Some(Arc::clone(&next));
@@ -159,37 +172,45 @@ mod tests {
     fn lead(part: Part) -> (Arc<Fill>, Option<Arc<Fill>>) {
         match part {
             Part::Lead(fill, before) => (fill, before),
-            Part::Follow(_) => panic!("expected to lead"),
+            Part::Join(_) | Part::Await(_) => panic!("expected to lead"),
         }
     }
 
-    fn follow(part: Part) -> Arc<Fill> {
+    fn join(part: Part) -> Arc<Fill> {
         match part {
-            Part::Follow(fill) => fill,
-            Part::Lead(..) => panic!("expected to follow"),
+            Part::Join(fill) => fill,
+            other => panic!("expected to join: {other:?}"),
+        }
+    }
+
+    fn wait(part: Part) -> Arc<Fill> {
+        match part {
+            Part::Await(fill) => fill,
+            other => panic!("expected to wait: {other:?}"),
         }
     }
 
     #[test]
     fn p4_who_may_not_join_collapses_into_the_next_fetch() {
         let fills = Fills::default();
-        let (running, none) = lead(fills.take_part(&key(), true));
+        let (running, none) = lead(fills.take_part(&key(), |_| true));
         assert!(none.is_none());
-        running.filled_at.set(7).unwrap();
-        assert!(Arc::ptr_eq(&follow(fills.take_part(&key(), true)), &running));
-        let (next, before) = lead(fills.take_part(&key(), false));
+        assert!(Arc::ptr_eq(&wait(fills.take_part(&key(), |_| false)), &running), "it has not started");
+        running.begun.set(Begun { filled_at: 7, tombstone: 0 }).unwrap();
+        assert!(Arc::ptr_eq(&join(fills.take_part(&key(), |begun| begun.filled_at == 7)), &running));
+        let (next, before) = lead(fills.take_part(&key(), |_| false));
         assert!(Arc::ptr_eq(&before.unwrap(), &running));
-        assert!(Arc::ptr_eq(&follow(fills.take_part(&key(), false)), &next), "at most one waits");
+        assert!(Arc::ptr_eq(&wait(fills.take_part(&key(), |_| false)), &next), "at most one waits");
         fills.end(&key(), &running);
-        assert!(Arc::ptr_eq(&follow(fills.take_part(&key(), true)), &next), "the next one runs now");
+        assert!(Arc::ptr_eq(&wait(fills.take_part(&key(), |_| true)), &next), "the next one has its turn now");
         fills.end(&key(), &next);
-        lead(fills.take_part(&key(), true));
+        lead(fills.take_part(&key(), |_| true));
     }
 
     #[tokio::test]
     async fn a_fill_that_ends_without_a_word_has_failed() {
         let fills = Fills::default();
-        let (fill, _) = lead(fills.take_part(&key(), true));
+        let (fill, _) = lead(fills.take_part(&key(), |_| true));
         fills.end(&key(), &fill);
         assert!(matches!(fill.outcome().await, Progress::Failed(_)));
     }

@@ -53,17 +53,21 @@ impl Flow {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds the next bytes; waits for slow readers where they are not kept.
-    pub(crate) async fn push(&self, chunk: Bytes) -> Result<(), NobodyReads> {
+    /// Adds the next bytes; waits for slow readers where they are not kept. `too_large` is called once,
+    /// when the body turns out to be.
+    pub(crate) async fn push(&self, chunk: Bytes, too_large: impl FnOnce()) -> Result<(), NobodyReads> {
         let mut changed = self.changed.subscribe();
-        {
+        let outgrown = {
             let mut inner = self.lock();
             inner.bytes += chunk.len();
             inner.chunks.push_back(chunk);
-            if inner.bytes > inner.most {
-                inner.kept = false;
-            }
+            let outgrown = inner.kept && inner.bytes > inner.most;
+            inner.kept &= !outgrown;
             inner.trim();
+            outgrown
+        };
+        if outgrown {
+            too_large();
         }
         self.changed.send_replace(());
         loop {
@@ -194,9 +198,9 @@ mod tests {
     async fn readers_get_bytes_as_they_arrive_and_late_ones_from_the_start() {
         let flow = Arc::new(Flow::new(100));
         let mut early = flow.read().unwrap();
-        flow.push("a".into()).await.unwrap();
+        flow.push("a".into(), || {}).await.unwrap();
         assert_eq!(text(early.next().await), "a");
-        flow.push("b".into()).await.unwrap();
+        flow.push("b".into(), || {}).await.unwrap();
         let late = flow.read().unwrap();
         flow.finish(true);
         assert_eq!(text(early.next().await), "b");
@@ -210,24 +214,24 @@ mod tests {
     async fn a_body_that_is_too_large_to_keep_waits_for_its_slowest_reader() {
         let flow = Arc::new(Flow::new(10));
         let mut reader = flow.read().unwrap();
-        flow.push(Bytes::from(vec![1; WINDOW])).await.unwrap();
+        flow.push(Bytes::from(vec![1; WINDOW]), || {}).await.unwrap();
         assert!(flow.whole().is_none());
         let pushing = tokio::spawn({
             let flow = Arc::clone(&flow);
-            async move { flow.push(Bytes::from(vec![2; WINDOW])).await.is_ok() }
+            async move { flow.push(Bytes::from(vec![2; WINDOW]), || {}).await.is_ok() }
         });
         assert_eq!(reader.next().await.unwrap().unwrap().len(), WINDOW);
         assert!(pushing.await.unwrap());
         assert!(flow.read().is_none(), "the start is gone");
         drop(reader);
-        assert!(flow.push(Bytes::from(vec![3; WINDOW])).await.is_err(), "nobody reads");
+        assert!(flow.push(Bytes::from(vec![3; WINDOW]), || {}).await.is_err(), "nobody reads");
     }
 
     #[tokio::test]
     async fn a_body_that_breaks_off_ends_in_an_error() {
         let flow = Arc::new(Flow::new(100));
         let mut reader = flow.read().unwrap();
-        flow.push("a".into()).await.unwrap();
+        flow.push("a".into(), || {}).await.unwrap();
         flow.finish(false);
         assert_eq!(text(reader.next().await), "a");
         assert!(reader.next().await.unwrap().is_err());

@@ -17,6 +17,8 @@ pub(crate) struct Moment {
     /// CLOCK_BOOTTIME.
     pub(crate) boot: Duration,
     pub(crate) standing: Standing,
+    /// The history that this node follows.
+    pub(crate) generation: u64,
 }
 
 /// What is found for a request.
@@ -85,6 +87,9 @@ pub(crate) fn find(
     }
     let Some(stored) = stored else { return Found::Nothing(Why::Miss) };
     let Some(entry) = stored.select(upstream_request) else { return Found::Nothing(Why::VaryMiss) };
+    if entry.head.generation != moment.generation {
+        return Found::Nothing(Why::Purged);
+    }
     if entry.head.settings != route.settings {
         return Found::Nothing(Why::Settings);
     }
@@ -100,7 +105,7 @@ pub(crate) fn find(
 }
 
 /// P7: availability is the route's choice.
-fn may_rely(when_fenced: WhenFenced, standing: &Standing) -> bool {
+pub(crate) fn may_rely(when_fenced: WhenFenced, standing: &Standing) -> bool {
     match (standing.fenced_for, when_fenced) {
         (None, _) | (Some(_), WhenFenced::Serve) => true,
         (Some(fenced_for), WhenFenced::ServeFor(span)) => fenced_for < span,
@@ -183,6 +188,7 @@ mod tests {
                 tags: tags.clone().into(),
                 slots: self.purges.slots(&subject),
                 filled_at: 5,
+                generation: 0,
                 settings: self.route().settings,
                 received_boot: Duration::from_secs(100),
             };
@@ -193,7 +199,7 @@ mod tests {
 
         fn find(&self, stored: &Stored, at: u64, fenced_for: Option<u64>) -> String {
             let standing = Standing { applied: 9, fenced_for: fenced_for.map(Duration::from_secs) };
-            let moment = Moment { boot: Duration::from_secs(at), standing };
+            let moment = Moment { boot: Duration::from_secs(at), standing, generation: 0 };
             match find(Some(stored), self.route(), &self.purges, (&self.host, &self.target), &HeaderMap::new(), &moment) {
                 Found::Fresh(_) => "fresh".to_owned(),
                 Found::StaleWhileRevalidate(_, why) => format!("serve, {}", why.as_str()),
@@ -227,6 +233,12 @@ mod tests {
         assert_eq!(world.find(&stored, 100, None), "serve, soft-purged");
         world.purges.apply(7, &Owner::default(), Mode::Hard, &[Scope::Tag("t".parse().unwrap())]);
         assert_eq!(world.find(&stored, 100, None), "fetch, purged");
+    }
+
+    #[test]
+    fn an_entry_of_another_history_is_not_valid() {
+        let world = World::new("revalidate".into());
+        assert_eq!(world.find(&world.stored(|entry| entry.head.generation = 1), 100, None), "fetch, purged");
     }
 
     #[test]

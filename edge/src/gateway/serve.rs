@@ -10,8 +10,7 @@ use wire::{Matched, Timestamp};
 
 use super::entry::{Entry, Head};
 use super::fetch::{self, Job, Led};
-use super::fills::{Fill, Part, Progress};
-use super::flow::Flow;
+use super::fills::{Begun, Fill, Part, Progress};
 use super::forward::{Client, is_loop, upstream_headers};
 use super::key::CacheKey;
 use super::lookup::{Found, Moment, Why, find, may_stand_in};
@@ -34,11 +33,10 @@ const LOOKS: usize = 3;
 /// A request for a route, with all that deciding about it takes.
 pub(crate) struct Visit<'a> {
     edge: &'a Arc<Edge>,
-    view: &'a View,
+    view: &'a Arc<View>,
     route: &'a Route,
     upstream: &'a Upstream,
     ask: &'a Ask,
-    client: Client,
     key: CacheKey,
     /// The fields as they go upstream: what selects a variant.
     headers: HeaderMap,
@@ -47,7 +45,7 @@ pub(crate) struct Visit<'a> {
 /// Answers a request for `route`.
 pub(crate) async fn serve(
     edge: &Arc<Edge>,
-    view: &View,
+    view: &Arc<View>,
     route: &Route,
     ask: &Ask,
     body: Option<ByteStream>,
@@ -62,7 +60,7 @@ pub(crate) async fn serve(
     }
     let key = CacheKey { scheme: client.scheme, host: ask.host.clone(), target: ask.target.clone() };
     let headers = upstream_headers(ask, &client, upstream);
-    let visit = Visit { edge, view, route, upstream, ask, client, key, headers };
+    let visit = Visit { edge, view, route, upstream, ask, key, headers };
     let answered = match ask.method {
         Method::GET | Method::HEAD => visit.read(moment).await,
         _ => visit.pass(body).await,
@@ -94,28 +92,39 @@ impl Visit<'_> {
                 return self.pass(None).await;
             }
             if !self.may_share(&entry) {
-                return self.lead(Arc::new(Fill::new()), None, entry, why, &moment).await;
+                return self.lead(Arc::new(Fill::new()), None, entry, why).await;
             }
-            let may_join = moment.standing.holds() && !ask_again;
-            match self.edge.responses.fills.take_part(&self.key, may_join) {
-                Part::Lead(fill, before) => return self.lead(fill, before, entry, why, &moment).await,
-                Part::Follow(fill) => {
-                    self.edge.metrics.collapsed.inc();
-                    if let Some(answer) = self.follow(&fill, entry, why, &moment).await? {
-                        return Ok(answer);
-                    }
-                }
+            // P8: a fetch that began before an unsafe method was answered is not for who came after.
+            let generation = self.edge.responses.tombstones.generation(&self.key);
+            let may_join = |begun: &Begun| moment.standing.holds() && !ask_again && begun.tombstone == generation;
+            let (fill, had_started) = match self.edge.responses.fills.take_part(&self.key, may_join) {
+                Part::Lead(fill, before) => return self.lead(fill, before, entry, why).await,
+                Part::Join(fill) => (fill, true),
+                Part::Await(fill) => (fill, false),
+            };
+            self.edge.metrics.collapsed.inc();
+            if let Some(answer) = self.follow(&fill, had_started, entry, why, &moment).await? {
+                return Ok(answer);
             }
             // What was fetched is not for this request: look again, as if it came now.
             ask_again = true;
-            moment = Moment { boot: boottime(), standing: self.edge.lease.standing() };
+            moment = self.now();
         }
-        self.lead(Arc::new(Fill::new()), None, None, Why::Miss, &moment).await
+        self.lead(Arc::new(Fill::new()), None, None, Why::Miss).await
+    }
+
+    fn now(&self) -> Moment {
+        Moment { boot: boottime(), standing: self.edge.lease.standing(), generation: self.current_view().generation }
+    }
+
+    /// What is in force at this moment, which may be more than when the request came.
+    fn current_view(&self) -> Arc<View> {
+        self.edge.applied.view().unwrap_or_else(|| Arc::clone(self.view))
     }
 
     fn look_up(&self, moment: &Moment) -> Found {
         let stored = self.edge.responses.stored(&self.key);
-        find(stored.as_deref(), self.route, &self.view.purges, (&self.key.host, &self.key.target), &self.headers, moment)
+        find(stored.as_deref(), self.route, &self.current_view().purges, (&self.key.host, &self.key.target), &self.headers, moment)
     }
 
     /// Whether the answer to this request may be the answer to others: nothing in it is its own.
@@ -138,52 +147,71 @@ impl Visit<'_> {
         }
     }
 
-    async fn lead(
-        &self,
-        fill: Arc<Fill>,
-        before: Option<Arc<Fill>>,
-        entry: Option<Arc<Entry>>,
-        why: Why,
-        moment: &Moment,
-    ) -> Result<Answer, Refusal> {
+    async fn lead(&self, fill: Arc<Fill>, before: Option<Arc<Fill>>, entry: Option<Arc<Entry>>, why: Why) -> Result<Answer, Refusal> {
         let led = fetch::start(self.edge, self.job(entry.clone()), fill, before).await;
         match led.unwrap_or(Led::Failed(Refusal::UpstreamFailed)) {
-            Led::Flow(head, flow) => Ok(self.serve_flow(&head, &flow, why).ok_or(Refusal::UpstreamFailed)?),
+            Led::Flow(head, body) => Ok(self.serve_flow(&head, body, why, head.headers.clone())),
             Led::Entry(renewed) => Ok(self.revalidated(&renewed, why)),
             Led::Direct(answer, reason) => Ok(self.direct(answer, why, reason)),
-            Led::Failed(refusal) => self.stand_in(entry, refusal, moment),
+            Led::Failed(refusal) => self.stand_in(refusal),
         }
     }
 
     /// Takes what another request's fetch brings, where it is for this request too.
-    async fn follow(&self, fill: &Fill, entry: Option<Arc<Entry>>, why: Why, moment: &Moment) -> Result<Option<Answer>, Refusal> {
+    async fn follow(
+        &self,
+        fill: &Fill,
+        had_started: bool,
+        entry: Option<Arc<Entry>>,
+        why: Why,
+        moment: &Moment,
+    ) -> Result<Option<Answer>, Refusal> {
         match fill.outcome().await {
-            Progress::Shared(head, flow) if self.may_take(&head, moment) => Ok(self.serve_flow(&head, &flow, why).map(collapsed)),
-            Progress::Entry(renewed) if self.may_take(&renewed.head, moment) => Ok(Some(collapsed(self.revalidated(&renewed, why)))),
-            Progress::Failed(refusal) => self.stand_in(entry, refusal, moment).map(Some),
+            Progress::Shared(head, flow) if self.may_take(&head, had_started, moment) => Ok(flow.read().map(|body| {
+                let mut headers = head.headers.clone();
+                // What only the first client gets.
+                head.terms.dropped_on_reuse.iter().for_each(|name| {
+                    headers.remove(name);
+                });
+                collapsed(self.serve_flow(&head, body, why, headers))
+            })),
+            Progress::Entry(renewed) if self.may_take(&renewed.head, had_started, moment) => {
+                Ok(Some(collapsed(self.revalidated(&renewed, why))))
+            }
+            Progress::Failed(refusal) => self.stand_in(refusal).map(Some),
             Progress::NotShared => {
                 let fill = Arc::new(Fill::new());
-                self.lead(fill, None, entry, why, moment).await.map(Some)
+                self.lead(fill, None, entry, why).await.map(Some)
             }
             Progress::Shared(..) | Progress::Entry(_) | Progress::Waiting => Ok(None),
         }
     }
 
-    /// P4: who came after the edge had moved past the fetch's start takes it only if no purge that
-    /// matches came since. Comparing the table's highest seq with the arrival looks right and is wrong.
-    fn may_take(&self, head: &Head, moment: &Moment) -> bool {
-        let fits = head.selection.matches(&self.headers);
+    /// P4: what was fetched after this request came is for it. Who came after the edge had moved past the
+    /// fetch's start takes it only if no purge that matches came since. Comparing the table's highest seq
+    /// with the arrival looks right and is wrong.
+    fn may_take(&self, head: &Head, had_started: bool, moment: &Moment) -> bool {
+        let fits = head.selection.matches(&self.headers) && head.settings == self.route.settings;
         let unpurged = || {
-            let matched = self.view.purges.matched(&head.slots, &self.key.host, &self.key.target, head.filled_at);
-            matches!(matched, Matched::Nothing)
+            let view = self.current_view();
+            let matched = view.purges.matched(&head.slots, &self.key.host, &self.key.target, head.filled_at);
+            view.generation == head.generation && matches!(matched, Matched::Nothing)
         };
-        fits && moment.standing.holds() && (moment.standing.applied <= head.filled_at || unpurged())
+        let came_before = moment.generation == head.generation && moment.standing.applied <= head.filled_at;
+        fits && (!had_started || came_before || unpurged())
     }
 
-    fn stand_in(&self, entry: Option<Arc<Entry>>, refusal: Refusal, moment: &Moment) -> Result<Answer, Refusal> {
-        match entry.filter(|entry| may_stand_in(entry, moment.boot)) {
-            Some(entry) => Ok(self.serve_entry(&entry, "stale", Some("stale-if-error"), moment)),
-            None => Err(refusal),
+    /// Looks once more for something that may stand in for an error: what was purged or fenced meanwhile may not.
+    fn stand_in(&self, refusal: Refusal) -> Result<Answer, Refusal> {
+        let now = self.now();
+        match self.look_up(&now) {
+            Found::Fresh(entry) => Ok(self.serve_entry(&entry, "hit", None, &now)),
+            Found::StaleWhileRevalidate(entry, why) | Found::Revalidate(entry, why)
+                if why != Why::Fenced && may_stand_in(&entry, now.boot) =>
+            {
+                Ok(self.serve_entry(&entry, "stale", Some("stale-if-error"), &now))
+            }
+            _ => Err(refusal),
         }
     }
 
@@ -208,22 +236,19 @@ impl Visit<'_> {
     }
 
     fn revalidated(&self, entry: &Entry, why: Why) -> Answer {
-        let moment = Moment { boot: boottime(), standing: self.edge.lease.standing() };
-        let mut answer = self.serve_entry(entry, "revalidated", Some(why.as_str()), &moment);
+        let mut answer = self.serve_entry(entry, "revalidated", Some(why.as_str()), &self.now());
         answer.outcome = Outcome::forwarded("revalidated", Forward::Stale, StatusCode::NOT_MODIFIED, true, Some(why.as_str()));
         answer
     }
 
     /// A response that flows in, to be stored when it is whole.
-    fn serve_flow(&self, head: &Head, flow: &Arc<Flow>, why: Why) -> Option<Answer> {
-        let body = flow.read()?;
-        let mut headers = head.headers.clone();
+    fn serve_flow(&self, head: &Head, body: ByteStream, why: Why, mut headers: HeaderMap) -> Answer {
         self.finish_fields(&mut headers);
         headers.remove(CONTENT_LENGTH);
         let body = framed(head.status, head.length, body);
         let body = if self.ask.method == Method::HEAD { body.without_bytes() } else { body };
         let outcome = Outcome::forwarded("miss", forward(why), head.status, true, detail(why));
-        Some(Answer { response: Response { status: head.status, headers, body }, outcome })
+        Answer { response: Response { status: head.status, headers, body }, outcome }
     }
 
     fn direct(&self, answer: Answered, why: Why, reason: NotStored) -> Answer {
@@ -239,7 +264,7 @@ impl Visit<'_> {
         self.finish_fields(&mut headers);
         let announced = headers.remove(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let body = if self.ask.method == Method::HEAD {
-            announced.map_or(Body::Empty, Body::Head)
+            announced.map_or(Body::Unknown, Body::Head)
         } else {
             framed(answer.status, answer.length, answer.body)
         };
@@ -260,19 +285,33 @@ impl Visit<'_> {
             headers.remove(CONTENT_LENGTH);
         }
         self.edge.metrics.upstream_requests.inc();
-        let sent = self.edge.responses.upstreams.send(self.upstream, self.ask.method.clone(), &self.ask.target, headers, body).await;
-        let empty = HeaderMap::new();
-        let (status, fields) = sent.as_ref().map_or((None, &empty), |answer| (Some(answer.status), &answer.headers));
-        // P8: in force here before the first byte of the answer, also where no answer came.
-        let place = Place { scheme: self.client.scheme.as_str(), authority: &self.ask.authority, target: &self.ask.target };
-        for target in invalidate::targets(&self.ask.method, status, place, fields) {
-            self.edge.responses.invalidate(&CacheKey { target, ..self.key.clone() });
-        }
-        let answer = sent?;
+        let sending = send_and_invalidate(Arc::clone(self.edge), self.upstream.clone(), self.ask.clone(), self.key.clone(), headers, body);
+        // A client that leaves must not keep what its request changed from being invalidated.
+        let answer = self.edge.runtime.spawn(sending).await.unwrap_or(Err(Refusal::UpstreamFailed))?;
         let reason = if self.ask.method == Method::HEAD { Forward::UriMiss } else { Forward::Method };
         let outcome = Outcome::forwarded("pass", reason, answer.status, false, Some("method"));
         Ok(Answer { response: self.passed_on(answer), outcome })
     }
+}
+
+/// Sends a request that is not looked up, and makes invalid what it may have changed: before the first
+/// byte of the answer, and also where none came (P8).
+async fn send_and_invalidate(
+    edge: Arc<Edge>,
+    upstream: Upstream,
+    ask: Ask,
+    key: CacheKey,
+    headers: HeaderMap,
+    body: Option<ByteStream>,
+) -> Result<Answered, Refusal> {
+    let sent = edge.responses.upstreams.send(&upstream, ask.method.clone(), &ask.target, headers, body).await;
+    let empty = HeaderMap::new();
+    let (status, fields) = sent.as_ref().map_or((None, &empty), |answer| (Some(answer.status), &answer.headers));
+    let place = Place { scheme: key.scheme.as_str(), authority: &ask.authority, target: &ask.target };
+    for target in invalidate::targets(&ask.method, status, place, fields) {
+        edge.responses.invalidate(&CacheKey { target, ..key.clone() });
+    }
+    sent
 }
 
 fn collapsed(mut answer: Answer) -> Answer {

@@ -27,6 +27,8 @@ pub(crate) struct RequestFacts {
     pub(crate) no_store: bool,
     /// It went upstream with Range.
     pub(crate) has_range: bool,
+    /// It went upstream with If-Match or If-Unmodified-Since.
+    pub(crate) has_conditions: bool,
     /// For a POST: the answer's Content-Location is the target, so it may answer a GET
     /// (RFC 9110, 9.3.3).
     pub(crate) describes_target: bool,
@@ -91,6 +93,7 @@ fn check_status(request: &RequestFacts, status: StatusCode, directives: &Directi
         304 => Err(NotStored::NotModified),
         206 => Err(NotStored::Range),
         416 if request.has_range => Err(NotStored::Range),
+        412 if request.has_conditions => Err(NotStored::Conditional),
         400 | 405 | 413 | 414 | 431 | 501 if !policy.cache_request_errors => Err(NotStored::RequestError),
         status if directives.must_understand && !is_understood(status) => Err(NotStored::UnknownStatus),
         _ => Ok(()),
@@ -190,6 +193,7 @@ mod tests {
             has_cookie: false,
             no_store: false,
             has_range: false,
+            has_conditions: false,
             describes_target: false,
             sent_at: THEN,
         }

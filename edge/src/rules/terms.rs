@@ -72,6 +72,8 @@ pub(crate) enum NotStored {
     Tags,
     /// It is larger than the route stores.
     TooLarge,
+    /// It answers conditions that the request alone had (RFC 9110, 13.1.1 and 13.1.4).
+    Conditional,
 }
 
 impl NotStored {
@@ -95,7 +97,18 @@ impl NotStored {
             Self::AlreadyStale => "already-stale",
             Self::Tags => "tags",
             Self::TooLarge => "too-large",
+            Self::Conditional => "conditional",
         }
+    }
+}
+
+impl NotStored {
+    /// Tells whether the response itself is the reason, so that others who ask will meet the same.
+    pub(crate) const fn is_of_response(self) -> bool {
+        !matches!(
+            self,
+            Self::Method | Self::RequestNoStore | Self::NotModified | Self::Range | Self::Authorization | Self::Cookie | Self::Conditional
+        )
     }
 }
 

@@ -33,7 +33,11 @@ pub(super) async fn put(core: Shared, request: HttpRequest, body: Bytes) -> Resu
         ApplyAnswer { number, changed: false }
     } else {
         let if_unchanged = vec![("config".to_owned(), current.map_or(0, |version| version.seq))];
-        core.append(&caller.name, vec![Fact::ConfigChanged { number: number + 1, network }], if_unchanged).await?;
+        let appended = core.append(&caller.name, vec![Fact::ConfigChanged { number: number + 1, network }], if_unchanged).await;
+        appended.map_err(|fault| match fault {
+            Fault::Conflict(said) if request.headers().contains_key("if-match") => Fault::Precondition(said),
+            fault => fault,
+        })?;
         ApplyAnswer { number: number + 1, changed: true }
     };
     Ok(HttpResponse::Ok().insert_header(("ETag", format!("\"{}\"", answer.number))).json(answer))

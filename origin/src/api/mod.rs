@@ -43,7 +43,13 @@ pub(crate) fn mount(app: &mut web::ServiceConfig) {
         let response = actix_web::ResponseError::error_response(&Fault::bad(&error));
         InternalError::from_response(error, response).into()
     };
-    app.app_data(web::JsonConfig::default().limit(JSON_MOST).content_type_required(false).error_handler(as_problem))
+    let bad_path = |error: actix_web::error::PathError, _: &HttpRequest| {
+        let response = actix_web::ResponseError::error_response(&Fault::bad(&error));
+        InternalError::from_response(error, response).into()
+    };
+    app.app_data(web::PayloadConfig::new(JSON_MOST))
+        .app_data(web::PathConfig::default().error_handler(bad_path))
+        .app_data(web::JsonConfig::default().limit(JSON_MOST).content_type_required(false).error_handler(as_problem))
         .app_data(web::QueryConfig::default().error_handler(bad_query))
         .route("/livez", web::get().to(health::livez))
         .route("/readyz", web::get().to(health::readyz))

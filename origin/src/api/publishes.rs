@@ -69,7 +69,7 @@ pub(super) async fn commit(core: Shared, request: HttpRequest, path: web::Path<(
     // No blob is deleted between the check and the event that needs it.
     let held = core.collecting.lock().await;
     let manifest = read_manifest(&core, publish.version).await?;
-    let lifted = check_blobs(&core, &manifest).await?;
+    let lifted = check_blobs(&core, publish.version, &manifest).await?;
     let recent = recent_manifests(&core, &site).await?;
     let rewritten = decide::rewritten(&manifest, &recent);
     let mut warnings: Vec<_> = rewritten
@@ -99,7 +99,7 @@ async fn read_manifest(core: &Core, version: Digest) -> Result<Manifest, Fault> 
 
 /// Every blob must be there, have the size that the manifest says, and its bytes the digest. Returns
 /// those that were condemned.
-async fn check_blobs(core: &Core, manifest: &Manifest) -> Result<Vec<Digest>, Fault> {
+async fn check_blobs(core: &Core, version: Digest, manifest: &Manifest) -> Result<Vec<Digest>, Fault> {
     for file in &manifest.files {
         match core.blobs.get(&file.digest) {
             None => return Err(Fault::Conflict(format!("blob {} of `{}` was not sent", file.digest, file.path))),
@@ -111,7 +111,7 @@ async fn check_blobs(core: &Core, manifest: &Manifest) -> Result<Vec<Digest>, Fa
             Some(_) => {}
         }
     }
-    let digests: HashSet<Digest> = manifest.files.iter().map(|file| file.digest).collect();
+    let digests: HashSet<Digest> = manifest.files.iter().map(|file| file.digest).chain([version]).collect();
     let condemned = core.journal.state().control.as_ref().map(|control| control.condemned.clone()).unwrap_or_default();
     let lifted = digests.iter().filter(|digest| condemned.contains_key(*digest)).copied().collect();
     core.blobs.check(digests).await.map_err(|error| Fault::Conflict(format!("{error}; send it again")))?;
@@ -148,8 +148,13 @@ pub(super) async fn move_alias(
     let moved = decide::move_alias(&core.journal.state(), &site, &alias, &body, if_match.as_ref())?;
     let (previous, position) = match moved {
         Moved::Already => (Some(body.version), core.journal.head()),
-        Moved::By { fact, if_seq, previous } => {
-            let position = core.append(&caller.name, vec![fact], vec![(format!("alias:{site}/{alias}"), if_seq)]).await?;
+        Moved::By { fact, if_unchanged, previous } => {
+            let appended = core.append(&caller.name, vec![fact], if_unchanged).await;
+            // Whoever named what it must replace is told that this no longer holds.
+            let position = appended.map_err(|fault| match fault {
+                Fault::Conflict(said) if if_match.is_some() => Fault::Precondition(said),
+                fault => fault,
+            })?;
             (previous, position)
         }
     };

@@ -147,6 +147,10 @@ impl Store {
     pub(super) fn append(&self, rows: &[Row], snapshot: Option<&State>) -> Result<()> {
         self.write(|transaction| {
             let mut events = transaction.open_table(EVENTS)?;
+            // A commit that failed may have reached the disk all the same: what it left would not follow.
+            if let Some(first) = rows.first() {
+                events.retain_in(first.event.seq.., |_, _| false)?;
+            }
             for row in rows {
                 events.insert(row.event.seq, (row.chain.as_bytes().as_slice(), row.json.as_str()))?;
             }

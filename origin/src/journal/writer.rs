@@ -93,8 +93,11 @@ impl Writer {
     fn publish(&self, batch: Batch) {
         let at = boottime();
         let mut stored = Vec::with_capacity(batch.rows.len());
+        // State, recent events and head change together: who saw one of them without the others would know
+        // more than the journal says that it holds.
+        let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
         {
-            let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
             for row in batch.rows {
                 let position = Position { seq: row.event.seq, chain: row.chain, ..state.position };
                 state.apply(&row.event, position);
@@ -102,13 +105,12 @@ impl Writer {
                 stored.push(Arc::new(StoredEvent { seq: row.event.seq, chain: row.chain, class, json: row.json.into(), appended_at: at }));
             }
         }
-        {
-            let mut recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            recent.extend(stored);
-            let excess = recent.len().saturating_sub(RECENT);
-            recent.drain(..excess);
-        }
+        recent.extend(stored);
+        let excess = recent.len().saturating_sub(RECENT);
+        recent.drain(..excess);
         self.shared.head.send_replace(batch.position);
+        drop(recent);
+        drop(state);
         for (position, reply) in batch.winners {
             let _ = reply.send(Ok(position));
         }
