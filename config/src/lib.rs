@@ -16,7 +16,7 @@ mod units;
 mod zone;
 
 pub use complaint::{Complaint, Complaints};
-pub use network::{Network, Region, Route, SetCookie, Site, Upstream, WhenFenced};
+pub use network::{LONGEST_LEASE, Network, Region, Route, SetCookie, Site, Upstream, WhenFenced};
 pub use nodes::{DnsNode, EdgeNode, OriginNode, TlsFiles};
 pub use rules::Rule;
 pub use secret::{SecretError, SecretRef};

@@ -13,6 +13,9 @@ use crate::tree::Tree;
 use crate::zone::DnsName;
 use crate::{ByteSize, Complaints, Rule, Zone, rules};
 
+/// The longest lease that a network may have: every restart of an origin waits for it.
+pub const LONGEST_LEASE: Duration = Duration::from_secs(300);
+
 /// The network's configuration.
 #[derive(Clone, Debug)]
 pub struct Network {
@@ -204,7 +207,7 @@ fn read_timing(root: &Section<'_>) -> (String, Duration, Duration) {
     let name = section.parsed_or("name", "a name", "atoll".to_owned());
     let lease = section.duration_or("lease", lease_default);
     let heartbeat = section.duration_or("heartbeat", heartbeat_default);
-    if lease < Duration::from_millis(500) || lease > Duration::from_secs(300) {
+    if lease < Duration::from_millis(500) || lease > LONGEST_LEASE {
         section.complain("lease", "expected 500ms to 5m");
     }
     if heartbeat * 2 > lease {

@@ -65,6 +65,8 @@ impl Core {
         // L5: leases that the book of the life before granted may still run.
         let quiet_until = if longest.is_zero() { Duration::ZERO } else { boottime() + longest + margin(longest) };
         let head = journal.head();
+        let mut book = LeaseBook::new(head.seq, quiet_until);
+        book.remember(journal.followers(), boottime());
         Self {
             settings,
             blobs,
@@ -73,7 +75,7 @@ impl Core {
             stop: CancellationToken::new(),
             collecting: tokio::sync::Mutex::new(()),
             follow_token,
-            book: Mutex::new(LeaseBook::new(head.seq, quiet_until)),
+            book: Mutex::new(book),
             book_epoch: Mutex::new(head.epoch),
             book_version: watch::Sender::new(0),
             stored_lease_ms: AtomicU64::new(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)),
@@ -127,13 +129,18 @@ impl Core {
         let unapplied = (position.seq < head.seq).then(|| self.journal.appended_at(position.seq + 1).unwrap_or_default());
         let margin = margin(network.lease);
         let standing = Standing { now: boottime(), head: head.seq, fits, first_unapplied_at: unapplied, lease: network.lease, margin };
-        let answer = {
+        let (answer, unsaved) = {
             let mut book = self.book();
             self.keep_book_to(head.epoch, head.seq, &mut book);
             // An epoch may have begun since the position was judged: then it is of another history.
             let standing = Standing { fits: fits && position.epoch == head.epoch, ..standing };
-            book.ack(ack, &standing)
+            let answer = book.ack(ack, &standing);
+            (answer, book.take_unsaved())
         };
+        // P7: who may serve is known also after a restart of this origin.
+        if let Some(followers) = unsaved {
+            self.journal.store_followers(&followers).await?;
+        }
         if answer.reason == Some(Refused::OtherHistory) {
             tracing::info!(%position, "an ack of another history was refused");
         }

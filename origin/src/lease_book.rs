@@ -6,7 +6,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use wire::{Ack, AckAnswer, FollowerReceipt, FollowerState, FollowerStatus, LEASE_NONE, LiveEdge, NodeName, Refused, Role, Timestamp};
+use serde::{Deserialize, Serialize};
+use wire::{
+    Ack, AckAnswer, Chain, Epoch, FollowerReceipt, FollowerState, FollowerStatus, LEASE_NONE, LiveEdge, NodeName, Position, Refused,
+    RegionName, Role, Timestamp,
+};
 
 /// How long a follower without a lease stays on receipts.
 const RETIRED_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -30,6 +34,18 @@ pub(crate) struct LeaseBook {
     quiet_until: Duration,
     /// Rises whenever the set of live edges, or what they say of themselves, changes.
     live_version: u64,
+    /// Whether a follower, or a life of one, is new since the followers were last stored.
+    unsaved: bool,
+}
+
+/// A follower as it is remembered over a restart of the origin: a fenced one may go on serving by its
+/// routes' choice, and receipts must know of it (P7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    role: Role,
+    name: NodeName,
+    region: RegionName,
+    applied: u64,
 }
 
 #[derive(Debug)]
@@ -69,7 +85,28 @@ impl LeaseBook {
     /// Returns the book of an origin that has just started with a journal up to `head`. Leases that a
     /// lost book granted may run until `quiet_until`, and all that the journal holds counts as complete.
     pub(crate) fn new(head: u64, quiet_until: Duration) -> Self {
-        Self { followers: BTreeMap::new(), complete: head, quiet_until, live_version: 0 }
+        Self { followers: BTreeMap::new(), complete: head, quiet_until, live_version: 0, unsaved: false }
+    }
+
+    /// Takes in the followers that the origin knew before it was restarted, as fenced ones.
+    pub(crate) fn remember(&mut self, remembered: Vec<Remembered>, now: Duration) {
+        for known in remembered {
+            let follower = Follower::of_former_times(&known, now);
+            self.followers.entry((known.role, known.name)).or_insert(follower);
+        }
+    }
+
+    /// Returns all followers where they must be stored before the next lease is given.
+    pub(crate) fn take_unsaved(&mut self) -> Option<Vec<Remembered>> {
+        std::mem::take(&mut self.unsaved).then(|| {
+            let remember = |((role, name), follower): (&(Role, NodeName), &Follower)| Remembered {
+                role: *role,
+                name: name.clone(),
+                region: follower.ack.region.clone(),
+                applied: follower.applied,
+            };
+            self.followers.iter().map(remember).collect()
+        })
     }
 
     /// Starts again for a new epoch: no lease of the life before says anything about it.
@@ -100,6 +137,8 @@ impl LeaseBook {
         }
         let seq = ack.position.seq;
         let before = self.followers.get(&key).map(|follower| follower.shown(standing.now));
+        let life_before = self.followers.get(&key).map(|follower| follower.ack.life.clone());
+        self.unsaved |= life_before.as_ref() != Some(&ack.life);
         let follower = self.followers.entry(key).or_insert_with(|| Follower::new(ack.clone(), standing.now));
         if !follower.meet(ack, standing.now) {
             return refuse(Refused::Retired);
@@ -198,6 +237,23 @@ impl Follower {
         Self { ack, applied: 0, until: None, last_ack: now, acks: VecDeque::new(), former: Vec::new(), replaced: VecDeque::new() }
     }
 
+    /// Who was known before the origin was restarted, of no life that it could ack for.
+    fn of_former_times(known: &Remembered, now: Duration) -> Self {
+        let ack = Ack {
+            follower: known.name.clone(),
+            role: known.role,
+            region: known.region.clone(),
+            life: String::new(),
+            protocol: wire::PROTOCOL,
+            position: Position { epoch: Epoch::from_bytes([0; 8]), seq: known.applied, chain: Chain::START },
+            answers: Vec::new(),
+            draining: false,
+            load: 0.0,
+            counts: BTreeMap::new(),
+        };
+        Self { applied: known.applied, ..Self::new(ack, now) }
+    }
+
     /// Tells whether the ack is of the present life; a life that was never seen replaces it.
     fn meet(&mut self, ack: Ack, now: Duration) -> bool {
         if self.replaced.contains(&ack.life) {
@@ -277,7 +333,6 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::{Chain, Epoch, Position};
 
     const LEASE: Duration = Duration::from_secs(5);
     const MARGIN: Duration = Duration::from_millis(100);
@@ -349,6 +404,22 @@ mod tests {
         assert_eq!(book.ack(ack("a", "1", 6), &standing(10, 7)).reason, Some(Refused::BelowComplete));
         assert_eq!(book.next_change(7, at(10)), Some(at(5100)));
         assert!(book.report_complete(7, at(5100)));
+    }
+
+    #[test]
+    fn p7_who_was_known_before_a_restart_stays_on_receipts_as_fenced() {
+        let mut before = LeaseBook::new(0, at(0));
+        before.ack(ack("a", "1", 0), &standing(0, 0));
+        let known = before.take_unsaved().unwrap();
+        assert!(before.take_unsaved().is_none(), "nothing is new");
+        let mut book = LeaseBook::new(3, at(5100));
+        book.remember(known, at(10));
+        assert!(book.report_complete(4, at(5100)));
+        let receipt = book.receipt(4, None, at(5100), Timestamp::from_millis(0));
+        assert_eq!(receipt.iter().map(|row| row.state).collect::<Vec<_>>(), [FollowerState::Fenced]);
+        assert_eq!(book.fenced_at(4, at(5100)).len(), 1);
+        book.ack(ack("a", "2", 4), &standing(5200, 4));
+        assert_eq!(book.receipt(4, None, at(5300), Timestamp::from_millis(0))[0].state, FollowerState::Applied);
     }
 
     #[test]

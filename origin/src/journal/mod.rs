@@ -15,7 +15,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use wire::{Chain, Class, Epoch, Fact, Position, State};
 
-pub(crate) use store::Store;
+use store::Store;
+
+use crate::lease_book::Remembered;
 
 /// Appends that wait for the writer. Beyond it callers wait for room.
 const QUEUE: usize = 4096;
@@ -80,6 +82,7 @@ pub(crate) enum Fit {
 
 enum Job {
     Append(Append, oneshot::Sender<Result<Position, AppendError>>),
+    Followers(Vec<u8>, oneshot::Sender<Result<(), AppendError>>),
     LongestLease(Duration, oneshot::Sender<Result<(), AppendError>>),
     NewEpoch { only_if: Epoch, reply: oneshot::Sender<Result<(), AppendError>> },
 }
@@ -133,6 +136,18 @@ impl Journal {
         self.ask(|reply| Job::LongestLease(lease, reply)).await
     }
 
+    /// Stores who follows, before a lease is given to somebody new.
+    pub(crate) async fn store_followers(&self, followers: &[Remembered]) -> Result<(), AppendError> {
+        let json = serde_json::to_vec(followers).map_err(|error| AppendError::Storage(error.to_string()))?;
+        self.ask(|reply| Job::Followers(json, reply)).await
+    }
+
+    /// Returns who followed before this origin was started.
+    pub(crate) fn followers(&self) -> Vec<Remembered> {
+        let json = self.shared.store.followers().ok().flatten();
+        json.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+    }
+
     /// Begins a new life of the journal, unless somebody already ended the life `only_if`.
     pub(crate) async fn begin_epoch(&self, only_if: Epoch) -> Result<(), AppendError> {
         self.ask(|reply| Job::NewEpoch { only_if, reply }).await
@@ -159,9 +174,9 @@ impl Journal {
         self.shared.head.subscribe()
     }
 
-    /// Returns the longest lease that was ever stored.
+    /// Returns the longest lease that was ever stored; where it can't be read, the longest that there may be.
     pub(crate) fn longest_lease(&self) -> Duration {
-        self.shared.store.longest_lease().unwrap_or_default()
+        self.shared.store.longest_lease().unwrap_or(config::LONGEST_LEASE)
     }
 
     /// Decides what becomes of a position that a follower or a client shows.

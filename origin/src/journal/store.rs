@@ -16,6 +16,7 @@ const EVENTS: TableDefinition<'_, u64, (&[u8], &str)> = TableDefinition::new("ev
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const SNAPSHOT: &str = "snapshot";
 const LONGEST_LEASE: &str = "longest_lease_ms";
+const FOLLOWERS: &str = "followers";
 
 /// Events behind the snapshot after which the next one is written.
 pub(super) const SNAPSHOT_EVERY: u64 = 20_000;
@@ -199,6 +200,17 @@ impl Store {
         let bytes = self.read_meta(LONGEST_LEASE)?;
         let ms = bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
         Ok(Duration::from_millis(ms))
+    }
+
+    pub(super) fn followers(&self) -> Result<Option<Vec<u8>>> {
+        self.read_meta(FOLLOWERS)
+    }
+
+    pub(super) fn store_followers(&self, json: &[u8]) -> Result<()> {
+        self.write(|transaction| {
+            transaction.open_table(META)?.insert(FOLLOWERS, json)?;
+            Ok(())
+        })
     }
 
     pub(super) fn store_longest_lease(&self, lease: Duration) -> Result<()> {

@@ -56,6 +56,10 @@ impl Writer {
                     let stored = self.shared.store.store_longest_lease(lease);
                     let _ = reply.send(stored.map_err(|error| AppendError::Storage(error.to_string())));
                 }
+                Job::Followers(json, reply) => {
+                    let stored = self.shared.store.store_followers(&json);
+                    let _ = reply.send(stored.map_err(|error| AppendError::Storage(error.to_string())));
+                }
                 Job::NewEpoch { only_if, reply } => {
                     let _ = reply.send(self.begin_epoch(only_if));
                 }

@@ -1,0 +1,105 @@
+//! A network of real processes on ports of the system's choice.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+
+/// How long a process may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Processes that end with this value.
+#[derive(Debug)]
+pub(crate) struct Town {
+    pub(crate) folder: TempDir,
+    pub(crate) file: PathBuf,
+    pub(crate) origin: SocketAddr,
+    pub(crate) edges: Vec<(SocketAddr, SocketAddr)>,
+    binary: PathBuf,
+    children: Vec<Child>,
+}
+
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+impl Town {
+    /// Writes a file with three edges; nothing runs yet. `more` is added to it.
+    pub(crate) fn new(binary: &Path, memory: &str, more: &str) -> Result<Self> {
+        let folder = TempDir::new()?;
+        let origin = free_address()?;
+        let mut text = format!(
+            "data = \"data\"\n[origin]\nlisten = \"{origin}\"\nurl = \"http://{origin}\"\n[regions.here]\nlatitude = 0\nlongitude = 0\n[sites.www]\nhosts = [\"*\"]\n{more}"
+        );
+        let mut edges = Vec::new();
+        for n in 1..=3 {
+            let (listen, admin) = (free_address()?, free_address()?);
+            text += &format!("[edges.e{n}]\nregion = \"here\"\nlisten = \"{listen}\"\nadmin = \"{admin}\"\nmemory = \"{memory}\"\n");
+            edges.push((listen, admin));
+        }
+        let file = folder.path().join("atoll.toml");
+        std::fs::write(&file, text)?;
+        Ok(Self { folder, file, origin, edges, binary: binary.to_owned(), children: Vec::new() })
+    }
+
+    /// Prepares a call of the binary.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("-c").arg(&self.file).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Starts a process that runs until the end, and returns its id.
+    pub(crate) fn spawn(&mut self, arguments: &[&str]) -> Result<u32> {
+        let child = self.command(arguments).spawn().with_context(|| format!("failed to start {}", self.binary.display()))?;
+        let id = child.id();
+        self.children.push(child);
+        Ok(id)
+    }
+
+    /// Runs a command to its end and returns how long it took.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<Duration> {
+        let begun = Instant::now();
+        let status = self.command(arguments).status()?;
+        anyhow::ensure!(status.success(), "{arguments:?} ended with {status}");
+        Ok(begun.elapsed())
+    }
+
+    /// Waits until a page answers 200.
+    pub(crate) async fn wait_for(&self, url: &str) -> Result<()> {
+        let client = client()?;
+        let begun = Instant::now();
+        loop {
+            match client.get(url).send().await {
+                Ok(response) if response.status().is_success() => return Ok(()),
+                _ => anyhow::ensure!(begun.elapsed() < PATIENCE, "{url} did not answer within {PATIENCE:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits until all edges are ready.
+    pub(crate) async fn wait_for_edges(&self) -> Result<()> {
+        for (_, admin) in &self.edges {
+            self.wait_for(&format!("http://{admin}/readyz")).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Town {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A client that asks for exactly what it is told.
+pub(crate) fn client() -> Result<reqwest::Client> {
+    Ok(reqwest::Client::builder().no_proxy().tls_certs_only([]).http1_only().build()?)
+}
