@@ -15,7 +15,7 @@ use crate::args::Up;
 use crate::context::{Context, follow_token};
 use crate::control::Control;
 use crate::exit::{Done, Failure, Outcome};
-use crate::nodes::told_to_stop;
+use crate::nodes::StopSignals;
 use crate::{demo, publish, say};
 
 /// How long the nodes may take to load their first snapshot.
@@ -31,6 +31,7 @@ struct Town {
 
 /// Runs `atoll up`.
 pub(crate) async fn run(context: &Context, arguments: Up) -> Outcome {
+    let mut signals = StopSignals::listen()?;
     let settings = context.settings()?;
     let site = arguments.site.as_ref().map(|folder| site_to_publish(&settings, folder)).transpose()?;
     let demo = match context.file() {
@@ -45,7 +46,7 @@ pub(crate) async fn run(context: &Context, arguments: Up) -> Outcome {
         town.stop().await;
         return Err(failure);
     }
-    told_to_stop().await?;
+    signals.received().await;
     town.stop().await;
     Ok(Done::Everywhere)
 }

@@ -53,7 +53,7 @@ impl Outcome {
 
     /// Something that the edge made up itself, such as a redirect or a refusal.
     pub(crate) fn made(kind: &'static str, result: &'static str, detail: &'static str) -> Self {
-        Self { kind, result, tier: "none", detail: Some(detail), status: CacheStatus::hit().with_detail(detail) }
+        Self { kind, result, tier: "none", detail: Some(detail), status: CacheStatus::made().with_detail(detail) }
     }
 
     /// A stored response that is served; `ttl` is how many seconds it stays fresh, negative where it is stale.

@@ -158,5 +158,7 @@ impl Running {
         for task in self.tasks {
             let _ = task.await;
         }
+        // Last, so that whoever starts another origin on these files finds them free.
+        self.core.journal.close().await;
     }
 }

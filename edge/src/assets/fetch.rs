@@ -92,8 +92,16 @@ impl Assets {
         Self { memory, folder, origins, running: Mutex::default(), runtime: tokio::runtime::Handle::current() }
     }
 
-    /// Returns a blob, in `coding` where it has such a form, else as it is.
+    /// Returns a blob, in `coding` where it has such a form, else as it is. Where the coded form can't be
+    /// had at the moment, the blob itself may still be here.
     pub(crate) async fn get(self: &Arc<Self>, digest: Digest, coding: Option<&'static str>) -> Outcome {
+        match self.get_form(digest, coding).await {
+            Err(_) if coding.is_some() => self.get_form(digest, None).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn get_form(self: &Arc<Self>, digest: Digest, coding: Option<&'static str>) -> Outcome {
         let mut key = (digest, coding);
         match self.memory.get(&HeldKey::Asset(key)) {
             Some(Held::Asset(asset)) => {

@@ -41,13 +41,19 @@ pub(crate) struct CacheStatus {
     ttl: Option<i64>,
     is_stored: bool,
     is_collapsed: bool,
+    is_made: bool,
     detail: Option<Cow<'static, str>>,
 }
 
 impl CacheStatus {
     /// Returns the member of an answer from the cache (RFC 9211, 2.1).
     pub(crate) const fn hit() -> Self {
-        Self { forward: None, status: None, ttl: None, is_stored: false, is_collapsed: false, detail: None }
+        Self { forward: None, status: None, ttl: None, is_stored: false, is_collapsed: false, is_made: false, detail: None }
+    }
+
+    /// Returns the member of an answer that the edge made up itself: neither a hit nor forwarded.
+    pub(crate) fn made() -> Self {
+        Self { is_made: true, ..Self::hit() }
     }
 
     /// Returns the member of an answer for which the upstream was asked (RFC 9211, 2.2).
@@ -94,6 +100,7 @@ impl CacheStatus {
 impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.forward {
+            None if self.is_made => f.write_str("atoll")?,
             None => f.write_str("atoll; hit")?,
             Some(reason) => write!(f, "atoll; fwd={}", reason.as_str())?,
         }

@@ -81,6 +81,7 @@ pub(crate) enum Fit {
 }
 
 enum Job {
+    Stop(oneshot::Sender<Result<(), AppendError>>),
     Append(Append, oneshot::Sender<Result<Position, AppendError>>),
     Followers(Vec<u8>, oneshot::Sender<Result<(), AppendError>>),
     LongestLease(Duration, oneshot::Sender<Result<(), AppendError>>),
@@ -151,6 +152,12 @@ impl Journal {
     /// Begins a new life of the journal, unless somebody already ended the life `only_if`.
     pub(crate) async fn begin_epoch(&self, only_if: Epoch) -> Result<(), AppendError> {
         self.ask(|reply| Job::NewEpoch { only_if, reply }).await
+    }
+
+    /// Lets go of the file: what is appended from now on is refused.
+    pub(crate) async fn close(&self) {
+        // A writer that is gone already has let go of it.
+        let _ = self.ask(Job::Stop).await;
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, AppendError>>) -> Job) -> Result<T, AppendError> {

@@ -56,6 +56,11 @@ impl Store {
         Ok((store, state))
     }
 
+    /// Closes the file; reading and writing fail from now on.
+    pub(super) fn close(&self) {
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn reopen(&self) -> Result<()> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         *database = None;

@@ -52,6 +52,11 @@ impl Writer {
                     }
                     self.append(appends);
                 }
+                Job::Stop(reply) => {
+                    self.shared.store.close();
+                    let _ = reply.send(Ok(()));
+                    return;
+                }
                 Job::LongestLease(lease, reply) => {
                     let stored = self.shared.store.store_longest_lease(lease);
                     let _ = reply.send(stored.map_err(|error| AppendError::Storage(error.to_string())));

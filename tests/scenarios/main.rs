@@ -1,0 +1,9 @@
+//! What Atoll promises, told as situations and outcomes over real sockets. Each scenario has a town of its own.
+
+mod publishing;
+mod purging;
+mod following;
+mod steering;
+mod processes;
+mod architecture;
+mod dependencies;
