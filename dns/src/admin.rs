@@ -64,6 +64,7 @@ async fn metrics(pages: Shared) -> HttpResponse {
         &alone(pages.metrics.connections_closed_for_room()),
     );
     family("live_edges", "gauge", "Edges that may be answered", &alone(pages.view.load().live.len() as u64));
+    family("head_seq", "gauge", "The journal's last seq, as far as the origin has told", &alone(pages.lease.head()));
     family("applied_seq", "gauge", "The last seq in force here", &alone(standing.applied));
     family("leased", "gauge", "Whether the lease holds", &alone(u64::from(standing.holds())));
     family("config_number", "gauge", "The number of the configuration in force", &alone(pages.steering.config()));

@@ -135,8 +135,7 @@ mod tests {
         Table::new(clients.map(|(network, name)| (network.parse().unwrap(), region(name))))
     }
 
-    /// Locates a client subnet as (region or none, whose address it was, scope); the resolver is in iad.
-    fn located(network: &str) -> (Option<RegionName>, Whose, u8) {
+    fn subnet(network: &str) -> Subnet {
         let network: ipnet::IpNet = network.parse().unwrap();
         let (family, octets) = match network.addr() {
             IpAddr::V4(address) => (1, address.octets().to_vec()),
@@ -144,8 +143,12 @@ mod tests {
         };
         let mut value = vec![0, family, network.prefix_len(), 0];
         value.extend(&octets[..usize::from(network.prefix_len().div_ceil(8))]);
-        let subnet = Subnet::read(&value).unwrap();
-        let located = locate(&table(), None, Some(&subnet), "198.51.100.1".parse().unwrap());
+        Subnet::read(&value).unwrap()
+    }
+
+    /// Locates a client subnet as (region or none, whose address it was, scope); the resolver is in iad.
+    fn located(network: &str) -> (Option<RegionName>, Whose, u8) {
+        let located = locate(&table(), None, Some(&subnet(network)), "198.51.100.1".parse().unwrap());
         let region = match located.place {
             Place::Listed(region) => Some(region),
             _ => None,
@@ -171,6 +174,40 @@ mod tests {
         ];
         for (what, network, name, whose, scope) in cases {
             assert_eq!(located(network), (name.map(region), whose, scope), "{what}");
+        }
+    }
+
+    fn places(file: &str) -> Places {
+        Reader::open_readfile(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(file)).unwrap()
+    }
+
+    /// Locates a client subnet with a place file and no table.
+    fn placed(file: &str, network: &str) -> (Place, u8) {
+        let located = locate(&Table::new([]), Some(&places(file)), Some(&subnet(network)), "192.0.2.1".parse().unwrap());
+        (located.place, located.scope)
+    }
+
+    #[test]
+    fn a_place_file_gives_coordinates_and_the_network_that_they_are_for() {
+        let (place, scope) = placed("GeoIP2-City-Test.mmdb", "2001:218::/56");
+        assert_eq!((place, scope), (Place::At { latitude: 35.68536, longitude: 139.75309 }, 32));
+        assert_eq!(placed("GeoIP2-City-Test.mmdb", "89.160.20.112/28").0, Place::At { latitude: 58.4167, longitude: 15.6167 });
+        let (place, scope) = placed("GeoIP2-City-Test.mmdb", "1.2.3.0/24");
+        assert_eq!(place, Place::Unknown);
+        assert!(scope > 0, "who is in no network of the file gets the scope of the gap");
+    }
+
+    #[test]
+    fn a_place_file_of_countries_gives_the_middle_of_one() {
+        let (place, _) = placed("GeoIP2-Country-Test.mmdb", "89.160.20.112/28");
+        assert!(matches!(place, Place::Country { code, .. } if code == "SE"));
+    }
+
+    #[test]
+    fn a_place_file_that_is_damaged_leaves_the_place_unknown() {
+        for network in ["2001:218::/56", "89.160.20.112/28", "81.2.69.0/24", "1.2.3.0/24"] {
+            let (place, _) = placed("GeoIP2-City-Test-Broken-Double-Format.mmdb", network);
+            assert!(!matches!(place, Place::At { .. }), "{network}");
         }
     }
 

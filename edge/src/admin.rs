@@ -32,6 +32,7 @@ async fn metrics(edge: Shared) -> HttpResponse {
     let standing = edge.lease.standing();
     let (memory_bytes, memory_entries) = edge.memory.size();
     let now = Gauges {
+        head: edge.lease.head(),
         applied: standing.applied,
         leased: standing.holds(),
         memory_bytes,

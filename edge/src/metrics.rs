@@ -27,6 +27,7 @@ pub(crate) struct Answered {
 /// What the gauges show at the moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Gauges {
+    pub(crate) head: u64,
     pub(crate) applied: u64,
     pub(crate) leased: bool,
     pub(crate) memory_bytes: u64,
@@ -53,7 +54,8 @@ fn duration_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.000_05, 4.0, 10))
 }
 
-const GAUGES: [(&str, &str); 6] = [
+const GAUGES: [(&str, &str); 7] = [
+    ("head_seq", "The journal's last seq, as far as the origin has told"),
     ("applied_seq", "The last seq in force here"),
     ("leased", "Whether the lease holds"),
     ("memory_bytes", "Bytes in the memory tier"),
@@ -114,7 +116,7 @@ impl Metrics {
 
     /// Returns all of it as Prometheus reads it.
     pub(crate) fn render(&self, now: &Gauges) -> String {
-        let values = [now.applied, u64::from(now.leased), now.memory_bytes, now.memory_entries, now.folder_bytes, now.config];
+        let values = [now.head, now.applied, u64::from(now.leased), now.memory_bytes, now.memory_entries, now.folder_bytes, now.config];
         for ((name, _), value) in GAUGES.iter().zip(values) {
             if let Some(gauge) = self.gauges.get(name) {
                 gauge.set(value);

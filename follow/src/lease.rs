@@ -15,6 +15,8 @@ fn margin(lease: Duration) -> Duration {
 #[derive(Debug, Default)]
 pub struct Lease {
     applied: AtomicU64,
+    /// The journal's last seq, as far as the origin has told.
+    head: AtomicU64,
     /// CLOCK_BOOTTIME at which the lease ends; 0 for none.
     until_ns: AtomicU64,
     /// CLOCK_BOOTTIME at which the last one ended or will end, for `when_fenced = { serve_for }`.
@@ -79,6 +81,17 @@ impl Lease {
             }
         });
         Standing { applied, fenced_for }
+    }
+
+    /// The origin told how long its journal is.
+    pub(crate) fn set_head(&self, seq: u64) {
+        self.head.store(seq, Ordering::Relaxed);
+    }
+
+    /// Returns the journal's last seq, as far as the origin has told.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.head.load(Ordering::Relaxed)
     }
 
     /// Everything up to `seq` is in force here. Called after it is, never before.

@@ -286,6 +286,7 @@ impl<A: Apply> Reader<A> {
 
     /// Keeps a line, puts it in force, and only then says so.
     async fn take(&mut self, line: &FeedLine) -> Result<(), Left> {
+        self.lease.set_head(line.head);
         let Some(follower) = &mut self.follower else { return Err(Left::Ended) };
         if let Some(event) = line.events.iter().find(|event| is_unknown_config(event)) {
             return Err(

@@ -111,3 +111,96 @@ async fn delete(core: &Core, needed: &HashSet<Digest>, now: Timestamp) -> Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blobs::Blobs;
+    use crate::journal::Journal;
+    use crate::variants::Variants;
+    use config::Settings;
+    use wire::{Alias, FileEntry, SiteName};
+
+    const HOUR: u64 = 3_600_000;
+
+    async fn core(folder: &std::path::Path) -> Core {
+        let settings =
+            Settings::from_text("[sites.www]\nhosts = [\"*\"]\nkeep_versions = 1\n", &folder.join("atoll.toml"), [], []).unwrap();
+        let journal = Journal::open(folder, false).unwrap();
+        let blobs = Arc::new(Blobs::open(&folder.join("blobs")).await.unwrap());
+        let variants = Variants::open(&folder.join("variants")).unwrap();
+        let core = Core::new(settings, journal, blobs, variants, None);
+        let network = core.settings.network_json.clone();
+        core.append("test", vec![Fact::ConfigChanged { number: 1, network }], Vec::new()).await.unwrap();
+        core
+    }
+
+    /// Publishes a version with one file, and returns the digests of its manifest and its file.
+    async fn publish(core: &Core, text: &'static str) -> (Digest, Digest) {
+        let digest = Digest::of(text.as_bytes());
+        let path = "index.html".parse().unwrap();
+        let file = FileEntry { path, digest, size: text.len() as u64, media_type: "text/html".to_owned(), headers: Default::default() };
+        let manifest = Manifest::new(vec![file]).unwrap();
+        let version = manifest.version();
+        core.blobs.put(digest, text.into()).await.unwrap();
+        core.blobs.put(version, manifest.canonical().into()).await.unwrap();
+        let site: SiteName = "www".parse().unwrap();
+        let published = Fact::VersionPublished { site: site.clone(), version, files: 1, bytes: manifest.bytes(), rewritten: vec![] };
+        let moved = Fact::AliasMoved { site, alias: Alias::production(), version, back: false };
+        core.append("test", vec![published, moved], Vec::new()).await.unwrap();
+        (version, digest)
+    }
+
+    fn after(hours: u64) -> Timestamp {
+        Timestamp::from_millis(Timestamp::now().as_millis() + hours * HOUR)
+    }
+
+    #[tokio::test]
+    async fn blobs_of_an_abandoned_publish_are_condemned_after_a_day_and_deleted_after_the_grace() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = core(folder.path()).await;
+        let (_, needed) = publish(&core, "needed").await;
+        let abandoned = Digest::of(b"abandoned");
+        core.blobs.put(abandoned, "abandoned".into()).await.unwrap();
+
+        collect(&core, after(23)).await.unwrap();
+        assert!(core.journal.state().control.as_ref().unwrap().condemned.is_empty(), "a publish may still be under way");
+        collect(&core, after(25)).await.unwrap();
+        assert!(core.journal.state().control.as_ref().unwrap().condemned.contains_key(&abandoned));
+        assert!(core.blobs.get(&abandoned).is_some(), "condemned is not deleted");
+        collect(&core, after(27)).await.unwrap();
+
+        assert!(core.blobs.get(&abandoned).is_none() && core.blobs.get(&needed).is_some());
+        assert!(core.journal.state().control.as_ref().unwrap().condemned.is_empty());
+    }
+
+    #[tokio::test]
+    async fn versions_beyond_the_limit_are_retired_but_never_what_is_shown_or_one_step_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = core(folder.path()).await;
+        let mut versions = Vec::new();
+        for text in ["one", "two", "three"] {
+            versions.push(publish(&core, text).await.0);
+        }
+
+        collect(&core, after(25)).await.unwrap();
+
+        let state = core.journal.state();
+        let left: HashSet<Digest> = state.sites.values().flat_map(|site| site.versions.keys().copied()).collect();
+        assert_eq!(left, HashSet::from([versions[1], versions[2]]));
+    }
+
+    #[tokio::test]
+    async fn a_condemned_blob_that_a_version_needs_again_is_not_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = core(folder.path()).await;
+        let digest = Digest::of(b"again");
+        core.blobs.put(digest, "again".into()).await.unwrap();
+        collect(&core, after(25)).await.unwrap();
+        publish(&core, "again").await;
+
+        collect(&core, after(48)).await.unwrap();
+
+        assert!(core.blobs.get(&digest).is_some());
+    }
+}

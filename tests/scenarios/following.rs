@@ -350,3 +350,37 @@ async fn an_event_that_is_complete_after_a_restart_was_applied_by_every_edge_tha
     town.stop().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_restored_from_a_backup_begins_a_new_epoch_and_edges_drop_what_they_held() -> Result<()> {
+    let upstream = counting_upstream().await?;
+    let mut town = Town::plan().edges(&["fra-1"]).upstream(&upstream).start().await?;
+    let before = town.control()?.status().await?.position;
+    let journal = town.folder().join("data/origin/journal.redb");
+    town.stop_origin().await?;
+    let backup = std::fs::read(&journal)?;
+    town.start_origin().await?;
+    town.settled().await?;
+    town.control()?.purge(&purge("other")).await?;
+    town.visit("fra-1")?.hit(API, "/item").await?;
+
+    town.stop_origin().await?;
+    std::fs::write(&journal, backup)?;
+    town.start_origin().await?;
+
+    // The edge's ack proves that the journal lost its end.
+    eventually("a new epoch", || async {
+        let now = town.control()?.status().await?.position;
+        ensure!(now.epoch != before.epoch, "still at {now}");
+        Ok(())
+    })
+    .await?;
+    town.settled().await?;
+    let answer = town.visit("fra-1")?.get(API, "/item").await?.with_status(200)?;
+    assert!(!answer.is_hit(), "{}", answer.cache_status());
+    assert_eq!(upstream.count("/item"), 2);
+    let receipt = town.control()?.purge(&purge("counted")).await?;
+    assert_eq!(receipt.followers.len(), 1);
+    town.stop().await;
+    Ok(())
+}

@@ -4,6 +4,7 @@ mod publishing;
 mod purging;
 mod following;
 mod steering;
+mod security;
 mod processes;
 mod architecture;
 mod dependencies;
