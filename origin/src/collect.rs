@@ -44,8 +44,9 @@ pub(crate) async fn collect(core: &Core, now: Timestamp) -> Result<(), Fault> {
     // No commit needs a blob between the look at what is needed and the end of the round.
     let _held = core.collecting.lock().await;
     let needed = needed(core).await?;
-    condemn(core, &needed, now).await?;
-    delete(core, &needed, now).await
+    // In this order, so that nothing is condemned and deleted in one round.
+    delete(core, &needed, now).await?;
+    condemn(core, &needed, now).await
 }
 
 async fn retire(core: &Core, now: Timestamp) -> Result<(), Fault> {
