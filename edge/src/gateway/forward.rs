@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use config::Upstream;
-use http::header::{FORWARDED, HOST, VIA};
+use http::header::{CONTENT_LENGTH, EXPECT, FORWARDED, HOST, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
@@ -51,6 +51,11 @@ pub(crate) fn is_loop(headers: &HeaderMap) -> bool {
 /// Returns the fields of the request upstream, before those that only its answer's storing needs.
 pub(crate) fn upstream_headers(ask: &Ask, client: &Client, upstream: &Upstream) -> HeaderMap {
     let mut headers = fields::upstream_request(&ask.headers, &[], false);
+    // A safe method's body does not go upstream (http.md 30), and `100-continue` was settled with us.
+    if ask.method.is_safe() {
+        headers.remove(CONTENT_LENGTH);
+    }
+    headers.remove(EXPECT);
     if let Some(host) = host_for(upstream, &ask.authority) {
         headers.insert(HOST, host);
     }
@@ -103,6 +108,42 @@ mod tests {
     fn a_request_that_was_here_before_is_a_loop() {
         assert!(is_loop(&headers(&[("cdn-loop", "other, Atoll; v=1")])));
         assert!(!is_loop(&headers(&[("cdn-loop", "atollo, not-atoll")])) && !is_loop(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn rule_30_a_get_goes_upstream_without_a_body_and_without_what_strangers_claim() {
+        let told = headers(&[("content-length", "3"), ("expect", "100-continue"), ("x-original-url", "/admin"), ("accept", "*/*")]);
+        let ask = Ask {
+            method: http::Method::GET,
+            host: "h".parse().unwrap(),
+            authority: "H:1".to_owned(),
+            target: "/".parse().unwrap(),
+            headers: told,
+        };
+        let upstream = Upstream {
+            name: "u".parse().unwrap(),
+            servers: vec![],
+            host: None,
+            connect_timeout: std::time::Duration::from_secs(1),
+            timeout: std::time::Duration::from_secs(1),
+        };
+        let client = Client { scheme: Scheme::Http, addresses: vec!["192.0.2.1".parse().unwrap()] };
+        let sent = upstream_headers(&ask, &client, &upstream);
+        for gone in ["content-length", "expect", "x-original-url"] {
+            assert!(!sent.contains_key(gone), "{gone}");
+        }
+        let expected = [
+            ("accept", "*/*"),
+            ("host", "H:1"),
+            ("via", "1.1 atoll"),
+            ("cdn-loop", "atoll"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "H:1"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(sent.get(name).unwrap(), value, "{name}");
+        }
     }
 
     #[test]

@@ -278,14 +278,17 @@ impl Visit<'_> {
 
     /// A request that is neither answered from the cache nor stored; an unsafe one makes invalid what it changed.
     async fn pass(&self, body: Option<ByteStream>) -> Result<Answer, Refusal> {
-        // GET and HEAD have no meaning for a body, and some upstreams read one (http.md 30).
+        // A safe method has no use for a body, and some upstreams read one (http.md 30).
         let body = if self.ask.method.is_safe() { None } else { body };
-        let mut headers = self.headers.clone();
-        if body.is_none() {
-            headers.remove(CONTENT_LENGTH);
-        }
         self.edge.metrics.upstream_requests.inc();
-        let sending = send_and_invalidate(Arc::clone(self.edge), self.upstream.clone(), self.ask.clone(), self.key.clone(), headers, body);
+        let sending = send_and_invalidate(
+            Arc::clone(self.edge),
+            self.upstream.clone(),
+            self.ask.clone(),
+            self.key.clone(),
+            self.headers.clone(),
+            body,
+        );
         // A client that leaves must not keep what its request changed from being invalidated.
         let answer = self.edge.runtime.spawn(sending).await.unwrap_or(Err(Refusal::UpstreamFailed))?;
         let reason = if self.ask.method == Method::HEAD { Forward::UriMiss } else { Forward::Method };
