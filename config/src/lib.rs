@@ -4,24 +4,36 @@
 //! means, with no option that is not a choice. The checker between them reports every complaint at
 //! once and remembers every value for `atoll config show`.
 
+mod choice;
 mod complaint;
+mod cookies;
 mod network;
 mod nodes;
+mod query;
+mod request_headers;
+mod route;
 mod rules;
 mod secret;
 mod section;
 mod settings;
+mod status;
 mod tree;
 mod units;
+mod upstream;
 mod zone;
 
 pub use complaint::{Complaint, Complaints};
-pub use network::{LONGEST_LEASE, Network, Region, Route, SetCookie, Site, Upstream, WhenFenced};
+pub use cookies::{CookieName, CookiePolicy};
+pub use network::{LONGEST_LEASE, Network, Region, Site, WhenFenced};
 pub use nodes::{DnsNode, EdgeNode, OriginNode, TlsFiles};
+pub use query::{ParameterName, QueryChoice, QueryPolicy};
+pub use route::{Route, SetCookie, UnsafeInvalidates};
 pub use rules::Rule;
 pub use secret::{SecretError, SecretRef};
 pub use section::Shown;
 pub use settings::{LAPTOP, Settings};
+pub use status::StatusLifetimes;
 pub use tree::{Source, Tree};
 pub use units::ByteSize;
+pub use upstream::Upstream;
 pub use zone::{Record, RecordKind, Zone};

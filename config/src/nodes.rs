@@ -1,7 +1,9 @@
 //! The sections that belong to single nodes: the origin, each edge, each DNS node.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use wire::{NodeName, RegionName};
@@ -52,6 +54,16 @@ pub struct EdgeNode {
     pub disk: ByteSize,
     /// Whose `X-Forwarded-For` and `-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The most connections of clients.
+    pub max_connections: u64,
+    /// The most connections of clients from one address.
+    pub max_connections_per_address: u64,
+    /// How long the head of a request may take.
+    pub head_timeout: Duration,
+    /// How long a connection is kept on which nothing is asked.
+    pub idle_timeout: Duration,
+    /// How many bytes per second a request's body or the reader of an answer has to move at the least; 0 is off.
+    pub min_rate: ByteSize,
 }
 
 /// One DNS node's part of the file.
@@ -128,19 +140,37 @@ impl EdgeNode {
         }
         let listen = section.required_list("listen", ADDRESS);
         let admin = section.required("admin", ADDRESS);
-        let answers = section.list("answers", "an IP address");
         let memory = section.bytes_or("memory", ByteSize(256 << 20));
         if memory.0 < MEMORY_LEAST {
             section.complain("memory", format!("expected at least {}", ByteSize(MEMORY_LEAST)));
         }
-        let disk = section.bytes_or("disk", ByteSize(10 << 30));
-        let trusted_proxies = section.list("trusted_proxies", "a network such as \"10.0.0.0/8\"");
-        Some(Self { name: name.clone(), region: region?, listen, admin: admin?, answers, memory, disk, trusted_proxies })
+        Some(Self {
+            name: name.clone(),
+            listen,
+            answers: section.list("answers", "an IP address"),
+            memory,
+            disk: section.bytes_or("disk", ByteSize(10 << 30)),
+            trusted_proxies: section.list("trusted_proxies", "a network such as \"10.0.0.0/8\""),
+            max_connections: section.count_within("max_connections", 20_000, &CONNECTIONS),
+            max_connections_per_address: section.count_within("max_connections_per_address", 512, &CONNECTIONS),
+            head_timeout: section.duration_or("head_timeout", Duration::from_secs(10)),
+            idle_timeout: section.duration_or("idle_timeout", Duration::from_secs(75)),
+            min_rate: section.bytes_within("min_rate", ByteSize(1 << 10), &(ByteSize(0)..=MIN_RATE_MOST)),
+            // Last, so that all its keys were asked for.
+            region: region?,
+            admin: admin?,
+        })
     }
 }
 
 /// Below this the purge table and one object would not fit.
 const MEMORY_LEAST: u64 = 8 << 20;
+
+/// A process has no more file descriptors than about a million, unless its system was told otherwise.
+const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
+
+/// Above this, an ordinary line would be cut off.
+const MIN_RATE_MOST: ByteSize = ByteSize(1 << 20);
 
 impl DnsNode {
     pub(crate) fn read_all(root: &Section<'_>) -> Vec<Self> {

@@ -3,10 +3,12 @@
 
 use std::cell::RefCell;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::choice::{self, Choice};
 use crate::tree::{Spot, Table, Value};
 use crate::{ByteSize, Complaint, Complaints, SecretRef, Source, Tree};
 
@@ -148,14 +150,21 @@ impl<'a> Section<'a> {
 
     /// A span of time that has no default.
     pub(crate) fn duration(&self, name: &'static str) -> Option<Duration> {
-        self.one(name, "a span of time such as \"5s\" or \"250ms\"", |value| match value {
-            Value::Text(text) => humantime::parse_duration(text).ok().filter(|span| !span.is_zero()),
-            _ => None,
-        })
+        self.one(name, SPAN, span)
     }
 
     pub(crate) fn bytes_or(&self, name: &'static str, default: ByteSize) -> ByteSize {
         self.parsed_or(name, "a size such as \"256 MiB\"", default)
+    }
+
+    /// A size within bounds.
+    pub(crate) fn bytes_within(&self, name: &'static str, default: ByteSize, bounds: &RangeInclusive<ByteSize>) -> ByteSize {
+        let expected = format!("a size from \"{}\" to \"{}\"", bounds.start(), bounds.end());
+        let value = self.one(name, &expected, |value| match value {
+            Value::Text(text) => text.parse::<ByteSize>().ok().filter(|size| bounds.contains(size)),
+            _ => None,
+        });
+        self.or_default(name, value, default, format!("\"{default}\""))
     }
 
     pub(crate) fn bool_or(&self, name: &'static str, default: bool) -> bool {
@@ -166,6 +175,16 @@ impl<'a> Section<'a> {
     pub(crate) fn count_or(&self, name: &'static str, default: u64) -> u64 {
         let value = self.one(name, "a whole number above 0", |value| match value {
             Value::Integer(number) => u64::try_from(*number).ok().filter(|number| *number > 0),
+            _ => None,
+        });
+        self.or_default(name, value, default, default.to_string())
+    }
+
+    /// A whole number within bounds.
+    pub(crate) fn count_within(&self, name: &'static str, default: u64, bounds: &RangeInclusive<u64>) -> u64 {
+        let expected = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        let value = self.one(name, &expected, |value| match value {
+            Value::Integer(number) => u64::try_from(*number).ok().filter(|number| bounds.contains(number)),
             _ => None,
         });
         self.or_default(name, value, default, default.to_string())
@@ -322,7 +341,23 @@ impl<'a> Section<'a> {
         rows
     }
 
-    /// A text of a few words, or a table: the words are tried first.
+    /// A table whose keys must parse, each with a span of time.
+    pub(crate) fn spans<K: FromStr>(&self, name: &'static str, expected: &str) -> Vec<(K, Duration)> {
+        let Some(outer) = self.table(name) else { return Vec::new() };
+        outer.free.replace(true);
+        let mut rows = Vec::new();
+        for (key, spot) in outer.table {
+            match (key.parse::<K>().ok(), span(&spot.value)) {
+                (Some(parsed), Some(span)) => rows.push((parsed, span)),
+                (None, _) => outer.complain(key, format!("expected {expected}")),
+                (Some(_), None) => outer.complain(key, format!("expected {SPAN}")),
+            }
+            outer.show(key, spot.value.to_string(), spot.source.clone());
+        }
+        rows
+    }
+
+    /// A text of a few words, or a table with one key: the words are tried first.
     pub(crate) fn either<T>(
         &self,
         name: &'static str,
@@ -331,23 +366,9 @@ impl<'a> Section<'a> {
         shown: &str,
         read: impl FnOnce(&Choice<'_>) -> Option<T>,
     ) -> T {
-        let value = self.one(name, expected, |value| match value {
-            Value::Text(text) => read(&Choice::Word(text)),
-            Value::Table(table) if table.len() == 1 => {
-                let (key, spot) = table.iter().next()?;
-                let Value::Text(text) = &spot.value else { return None };
-                read(&Choice::With(key, text))
-            }
-            _ => None,
-        });
+        let value = self.one(name, expected, |value| choice::read(value, read));
         self.or_default(name, value, default, shown.to_owned())
     }
-}
-
-/// A word, or a word with a value: `"refuse"` or `{ serve_for = "1h" }`.
-pub(crate) enum Choice<'a> {
-    Word(&'a str),
-    With(&'a str, &'a str),
 }
 
 impl Drop for Section<'_> {
@@ -362,5 +383,14 @@ impl Drop for Section<'_> {
                 self.report.complain(complaint.with_nearest(key, asked.iter().copied()));
             }
         }
+    }
+}
+
+const SPAN: &str = "a span of time such as \"5s\" or \"250ms\"";
+
+fn span(value: &Value) -> Option<Duration> {
+    match value {
+        Value::Text(text) => humantime::parse_duration(text).ok().filter(|span| !span.is_zero()),
+        _ => None,
     }
 }

@@ -1,22 +1,22 @@
 //! One request's journey through the edge, top to bottom.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use config::{EdgeNode, Rule};
 use follow::{Lease, Origins, boottime};
-use futures_util::StreamExt as _;
 use http::header::{ALLOW, HeaderName};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::applied::Applied;
 use crate::assets::{self, Assets, Folder, Manifests};
-use crate::gateway::{self, Client, Moment, Responses};
+use crate::gateway::{self, Asker, Client, Moment, Responses};
 use crate::memory::Memory;
+use crate::door::{Exchange, Incoming};
 use crate::message::{ByteStream, Request, Response};
 use crate::metrics::Metrics;
-use crate::normalise::{Ask, Normalised, normalise};
+use crate::normalise::{Ask, Normalised};
 use crate::outcome::{Answer, Outcome};
 use crate::refuse::Refusal;
 
@@ -41,11 +41,37 @@ pub(crate) struct Edge {
 }
 
 /// Answers one request.
-pub(crate) async fn answer(edge: &Arc<Edge>, mut request: Request) -> Response {
+pub(crate) async fn answer(edge: &Arc<Edge>, request: Request) -> Response {
     let begun = Instant::now();
-    let (method, target, peer) = (request.method.clone(), request.target.clone(), request.peer);
-    let id = request_id(&mut request);
-    let Answer { mut response, outcome } = journey(edge, request).await;
+    let Request { asked, body, peer, exchange } = request;
+    let answer = match asked {
+        Normalised::OptionsOfServer => Answered { method: Method::OPTIONS, target: "*".to_owned(), id: String::new(), answer: options_of_server() },
+        Normalised::Ask(mut ask) => {
+            let id = request_id(&mut ask.headers);
+            let answer = journey(edge, &ask, body, peer, &exchange).await;
+            Answered { method: ask.method, target: ask.target.to_string(), id, answer }
+        }
+    };
+    tell(edge, answer, peer, begun)
+}
+
+/// Answers what is no request, or can't be served at all.
+pub(crate) fn refuse(edge: &Edge, refusal: &Refusal, peer: SocketAddr) -> Response {
+    let answer = Answered { method: Method::default(), target: String::new(), id: String::new(), answer: Answer::refused("edge", refusal) };
+    tell(edge, answer, peer, Instant::now())
+}
+
+/// An answer, and what the log says that it is to.
+struct Answered {
+    method: Method,
+    target: String,
+    id: String,
+    answer: Answer,
+}
+
+/// Tells the client, the metrics and the log how an answer came to be: all of them from one value.
+fn tell(edge: &Edge, answered: Answered, peer: SocketAddr, begun: Instant) -> Response {
+    let Answered { method, target, id, answer: Answer { mut response, outcome } } = answered;
     if let Ok(value) = HeaderValue::from_bytes(outcome.status.value().as_bytes()) {
         // Members of caches behind us stand before ours (RFC 9211, 2).
         response.headers.append(CACHE_STATUS, value);
@@ -60,49 +86,30 @@ pub(crate) async fn answer(edge: &Arc<Edge>, mut request: Request) -> Response {
     response
 }
 
-async fn journey(edge: &Arc<Edge>, request: Request) -> Answer {
-    let Request { method, target, headers, body, peer, .. } = request;
-    let ask = match normalise(&method, &target, headers) {
-        Ok(Normalised::Ask(ask)) => ask,
-        Ok(Normalised::OptionsOfServer) => return options_of_server(),
-        Err(refusal) => return Answer::refused("edge", &refusal),
-    };
+async fn journey(edge: &Arc<Edge>, ask: &Ask, body: Option<Incoming>, peer: SocketAddr, exchange: &Arc<Exchange>) -> Answer {
     let Some(view) = edge.applied.view() else { return Answer::refused("edge", &Refusal::NotReady) };
     let Some(rule) = view.network.rule_for(&ask.host, ask.target.path()) else { return Answer::refused("edge", &Refusal::NoSuchHost) };
     // Position and lease are read once, after the request was.
     let moment = Moment { boot: boottime(), standing: edge.lease.standing(), generation: view.generation };
     match rule {
-        Rule::Site(site) => assets::serve(edge, &ask, site, view.sites.get(&site.name), &moment.standing).await,
+        Rule::Site(site) => assets::serve(edge, ask, site, view.sites.get(&site.name), &moment.standing).await,
         Rule::Route(route) => {
             let most = route.max_request_body.0;
-            if announced_length(&ask).is_some_and(|length| length > most) {
+            if announced_length(ask).is_some_and(|length| length > most) {
                 return Answer::refused("route", &Refusal::BodyTooLarge);
             }
-            let too_large = Arc::new(AtomicBool::new(false));
-            let body = body.map(|body| bounded(body, most, Arc::clone(&too_large)));
+            exchange.limit_body(most);
             let client = Client::of(peer, &ask.headers, &edge.node.trusted_proxies);
-            let answer = gateway::serve(edge, &view, route, &ask, body, client, moment).await;
-            if too_large.load(Ordering::Acquire) { Answer::refused("route", &Refusal::BodyTooLarge) } else { answer }
+            let body = body.map(|body| Box::pin(body) as ByteStream);
+            let answer = gateway::serve(edge, &view, route, ask, body, Asker { client, moment, exchange }).await;
+            // A body that broke off is why the upstream had no answer.
+            exchange.broken().map_or(answer, |refusal| Answer::refused("route", &refusal))
         }
     }
 }
 
 fn announced_length(ask: &Ask) -> Option<u64> {
     ask.headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
-}
-
-/// Breaks off a body that turns out to be larger than the route takes.
-fn bounded(body: ByteStream, most: u64, too_large: Arc<AtomicBool>) -> ByteStream {
-    let mut came = 0;
-    Box::pin(body.map(move |chunk| {
-        let chunk = chunk?;
-        came += chunk.len() as u64;
-        if came > most {
-            too_large.store(true, Ordering::Release);
-            return Err(std::io::Error::other("the body is larger than is allowed"));
-        }
-        Ok(chunk)
-    }))
 }
 
 fn options_of_server() -> Answer {
@@ -112,10 +119,10 @@ fn options_of_server() -> Answer {
 }
 
 /// Takes the client's request id, or makes one, so that logs of edge and upstream can be laid side by side.
-fn request_id(request: &mut Request) -> String {
+fn request_id(headers: &mut HeaderMap) -> String {
     let is_id =
         |text: &&str| (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    let given = request.headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(is_id);
+    let given = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(is_id);
     if let Some(id) = given {
         return id.to_owned();
     }
@@ -124,7 +131,7 @@ fn request_id(request: &mut Request) -> String {
     let _ = getrandom::fill(&mut bytes);
     let id = format!("{:016x}", u64::from_be_bytes(bytes));
     if let Ok(value) = HeaderValue::from_str(&id) {
-        request.headers.insert(REQUEST_ID, value);
+        headers.insert(REQUEST_ID, value);
     }
     id
 }

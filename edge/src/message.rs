@@ -4,24 +4,28 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
+
+use crate::door::{Exchange, Incoming};
+use crate::normalise::Normalised;
 
 /// Bytes that come as they come. Between the core and its doors everything can change threads.
 pub(crate) type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// A request as a door read it.
+#[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) method: Method,
-    /// What stood in the request line: origin form, absolute form, or `*`.
-    pub(crate) target: String,
-    pub(crate) headers: HeaderMap,
+    pub(crate) asked: Normalised,
     /// `None` where the request has no body.
-    pub(crate) body: Option<ByteStream>,
+    pub(crate) body: Option<Incoming>,
     /// Who is at the other end of the connection.
     pub(crate) peer: SocketAddr,
+    /// Its way back to the client, before the answer.
+    pub(crate) exchange: Arc<Exchange>,
 }
 
 /// A response as a door writes it.
@@ -82,11 +86,5 @@ impl fmt::Debug for Body {
             Self::Unknown => f.write_str("Unknown"),
             Self::Head(length) => write!(f, "Head({length} bytes)"),
         }
-    }
-}
-
-impl fmt::Debug for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} from {}", self.method, self.target, self.peer)
     }
 }

@@ -11,10 +11,10 @@ pub(crate) const TARGET_MOST: usize = 8 << 10;
 
 /// The longest field, and the longest head.
 const FIELD_MOST: usize = 8 << 10;
-const HEAD_MOST: usize = 16 << 10;
+pub(crate) const HEAD_MOST: usize = 16 << 10;
 
 /// The longest method.
-const METHOD_MOST: usize = 32;
+pub(crate) const METHOD_MOST: usize = 32;
 
 /// A request, normalised.
 #[derive(Clone, Debug)]

@@ -24,6 +24,21 @@ pub(crate) enum Refusal {
     /// A field or a head that is too large.
     #[error("a header field, or all of them together, are too large")]
     HeadTooLarge,
+    /// Bytes that are no request, or could be taken for two.
+    #[error("the request is malformed: {0}")]
+    Malformed(&'static str),
+    /// A version of HTTP that is not spoken here.
+    #[error("this server speaks HTTP/1.1")]
+    UnknownVersion,
+    /// An `Expect` other than `100-continue`.
+    #[error("the expectation is not known")]
+    ExpectationFailed,
+    /// A head or a body that takes too long to come.
+    #[error("the request took too long to come")]
+    TooSlow,
+    /// No room for another connection.
+    #[error("there are too many connections; try again soon")]
+    TooManyConnections,
     /// A method that is too long to be one.
     #[error("the method is not known")]
     UnknownMethod,
@@ -69,7 +84,10 @@ impl Refusal {
     /// Returns the status of the answer.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::BadHost | Self::BadTarget(_) | Self::ForeignTarget => StatusCode::BAD_REQUEST,
+            Self::BadHost | Self::BadTarget(_) | Self::ForeignTarget | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::UnknownVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UnknownMethod => StatusCode::NOT_IMPLEMENTED,
@@ -78,7 +96,7 @@ impl Refusal {
             Self::NothingPublished | Self::NotFound => StatusCode::NOT_FOUND,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Fenced | Self::NotReady | Self::AssetUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Fenced | Self::NotReady | Self::AssetUnavailable | Self::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimedOut | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -92,6 +110,11 @@ impl Refusal {
             Self::ForeignTarget => "foreign-target",
             Self::TargetTooLong => "target-too-long",
             Self::HeadTooLarge => "head-too-large",
+            Self::Malformed(_) => "malformed",
+            Self::UnknownVersion => "unknown-version",
+            Self::ExpectationFailed => "expectation-failed",
+            Self::TooSlow => "too-slow",
+            Self::TooManyConnections => "too-many-connections",
             Self::UnknownMethod => "unknown-method",
             Self::MethodNotAllowed(_) => "method-not-allowed",
             Self::NoSuchHost => "no-such-host",

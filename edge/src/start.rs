@@ -18,10 +18,8 @@ use crate::assets::{Assets, Folder, Manifests};
 use crate::gateway::Responses;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::door::GRACE_S;
 use crate::{admin, door};
-
-/// How long requests in hand may take when the edge stops.
-const GRACE_S: u64 = 10;
 
 /// How often the memory tier is tidied.
 const TIDY: Duration = Duration::from_millis(500);
@@ -152,12 +150,7 @@ fn serve(
     tasks: &mut Vec<JoinHandle<()>>,
 ) -> Result<Vec<ServerHandle>> {
     let data = web::Data::from(Arc::clone(edge));
-    let public = {
-        let data = data.clone();
-        let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(door::handle)));
-        let server = server.shutdown_timeout(GRACE_S).disable_signals();
-        listeners.into_iter().try_fold(server, HttpServer::listen)?.run()
-    };
+    let public = door::serve(edge, listeners)?;
     let private = HttpServer::new(move || App::new().app_data(data.clone()).configure(admin::mount));
     let private = private.workers(1).shutdown_timeout(1).disable_signals().listen(admin)?.run();
     let mut handles = Vec::new();

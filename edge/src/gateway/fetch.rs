@@ -20,7 +20,7 @@ use super::fills::{Begun, Fill, Fills, Progress};
 use super::flow::Flow;
 use super::key::{CacheKey, Tombstones};
 use super::lookup::{may_rely, may_stand_in};
-use super::upstream::{Answer, Upstreams};
+use super::upstream::{Answer, Call, Upstreams};
 use crate::applied::View;
 use crate::edge::Edge;
 use crate::memory::{Held, HeldKey, Memory};
@@ -216,7 +216,10 @@ impl Run<'_> {
             }
         }
         self.edge.metrics.upstream_requests.inc();
-        self.edge.responses.upstreams.send(&self.job.upstream, Method::GET, &self.job.key.target, headers, None).await
+        let fill = Arc::clone(self.fill);
+        let inform = Box::new(move |status, headers: &HeaderMap| fill.inform(status, &fields::interim(headers)));
+        let call = Call { method: Method::GET, target: &self.job.key.target, headers, body: None, inform };
+        self.edge.responses.upstreams.send(&self.job.upstream, call).await
     }
 
     fn fail(&self, refusal: Refusal, lead: oneshot::Sender<Led>) {

@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use http::{HeaderMap, StatusCode};
 use tokio::sync::watch;
 
 use super::entry::{Entry, Head};
 use super::flow::Flow;
 use super::key::CacheKey;
+use crate::door::Exchange;
 use crate::refuse::Refusal;
 
 /// What those who wait for a fill learn of it.
@@ -44,11 +46,43 @@ pub(crate) struct Fill {
     pub(crate) begun: OnceLock<Begun>,
     progress: watch::Sender<Progress>,
     done: watch::Sender<bool>,
+    interim: Mutex<Interim>,
+}
+
+/// Interim responses that more of a fill's participants may get than the one who asked.
+const INTERIM_MOST: usize = 8;
+
+/// What the upstream said before its answer, and who wants to hear it.
+#[derive(Debug, Default)]
+struct Interim {
+    said: Vec<(StatusCode, HeaderMap)>,
+    listeners: Vec<Arc<Exchange>>,
 }
 
 impl Fill {
     pub(crate) fn new() -> Self {
-        Self { begun: OnceLock::new(), progress: watch::Sender::new(Progress::Waiting), done: watch::Sender::new(false) }
+        Self {
+            begun: OnceLock::new(),
+            progress: watch::Sender::new(Progress::Waiting),
+            done: watch::Sender::new(false),
+            interim: Mutex::default(),
+        }
+    }
+
+    /// Tells a client what interim responses came, and those that will.
+    pub(crate) fn informs(&self, client: &Arc<Exchange>) {
+        let mut interim = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        interim.said.iter().for_each(|(status, headers)| client.inform(*status, headers));
+        interim.listeners.push(Arc::clone(client));
+    }
+
+    /// An interim response came.
+    pub(crate) fn inform(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut interim = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        if interim.said.len() < INTERIM_MOST {
+            interim.listeners.iter().for_each(|client| client.inform(status, headers));
+            interim.said.push((status, headers.clone()));
+        }
     }
 
     /// Tells everybody who waits.

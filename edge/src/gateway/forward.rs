@@ -126,6 +126,9 @@ mod tests {
             host: None,
             connect_timeout: std::time::Duration::from_secs(1),
             timeout: std::time::Duration::from_secs(1),
+            max_head: config::ByteSize(64 << 10),
+            max_field: config::ByteSize(8 << 10),
+            max_request_head: config::ByteSize(16 << 10),
         };
         let client = Client { scheme: Scheme::Http, addresses: vec!["192.0.2.1".parse().unwrap()] };
         let sent = upstream_headers(&ask, &client, &upstream);

@@ -8,6 +8,7 @@ mod flow;
 mod fills;
 mod upstream;
 mod forward;
+mod tunnel;
 mod fetch;
 mod serve;
 
@@ -16,4 +17,4 @@ pub(crate) use fetch::Responses;
 pub(crate) use forward::{Client, upstream_headers};
 pub(crate) use key::{CacheKey, Scheme};
 pub(crate) use lookup::{Found, Moment, find};
-pub(crate) use serve::serve;
+pub(crate) use serve::{Asker, serve};

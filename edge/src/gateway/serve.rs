@@ -14,9 +14,11 @@ use super::fills::{Begun, Fill, Part, Progress};
 use super::forward::{Client, is_loop, upstream_headers};
 use super::key::CacheKey;
 use super::lookup::{Found, Moment, Why, find, may_stand_in};
-use super::upstream::Answer as Answered;
+use super::tunnel;
+use super::upstream::{Answer as Answered, Call, Inform};
 use crate::applied::View;
 use crate::assets::Source;
+use crate::door::Exchange;
 use crate::edge::Edge;
 use crate::message::{Body, ByteStream, Response};
 use crate::normalise::Ask;
@@ -40,18 +42,20 @@ pub(crate) struct Visit<'a> {
     key: CacheKey,
     /// The fields as they go upstream: what selects a variant.
     headers: HeaderMap,
+    /// The way back to the client, before the answer.
+    exchange: &'a Arc<Exchange>,
+}
+
+/// Whose request it is, and how it is answered.
+pub(crate) struct Asker<'a> {
+    pub(crate) client: Client,
+    pub(crate) moment: Moment,
+    pub(crate) exchange: &'a Arc<Exchange>,
 }
 
 /// Answers a request for `route`.
-pub(crate) async fn serve(
-    edge: &Arc<Edge>,
-    view: &Arc<View>,
-    route: &Route,
-    ask: &Ask,
-    body: Option<ByteStream>,
-    client: Client,
-    moment: Moment,
-) -> Answer {
+pub(crate) async fn serve(edge: &Arc<Edge>, view: &Arc<View>, route: &Route, ask: &Ask, body: Option<ByteStream>, asker: Asker<'_>) -> Answer {
+    let Asker { client, moment, exchange } = asker;
     let Some(upstream) = view.network.upstreams.get(&route.upstream) else {
         return Answer::refused("route", &Refusal::UpstreamFailed);
     };
@@ -60,8 +64,9 @@ pub(crate) async fn serve(
     }
     let key = CacheKey { scheme: client.scheme, host: ask.host.clone(), target: ask.target.clone() };
     let headers = upstream_headers(ask, &client, upstream);
-    let visit = Visit { edge, view, route, upstream, ask, key, headers };
+    let visit = Visit { edge, view, route, upstream, ask, key, headers, exchange };
     let answered = match ask.method {
+        Method::GET if route.upgrade && exchange.upgrades() => visit.tunnel().await,
         Method::GET | Method::HEAD => visit.read(moment).await,
         _ => visit.pass(body).await,
     };
@@ -148,6 +153,7 @@ impl Visit<'_> {
     }
 
     async fn lead(&self, fill: Arc<Fill>, before: Option<Arc<Fill>>, entry: Option<Arc<Entry>>, why: Why) -> Result<Answer, Refusal> {
+        fill.informs(self.exchange);
         let led = fetch::start(self.edge, self.job(entry.clone()), fill, before).await;
         match led.unwrap_or(Led::Failed(Refusal::UpstreamFailed)) {
             Led::Flow(head, body) => Ok(self.serve_flow(&head, body, why, head.headers.clone())),
@@ -166,6 +172,7 @@ impl Visit<'_> {
         why: Why,
         moment: &Moment,
     ) -> Result<Option<Answer>, Refusal> {
+        fill.informs(self.exchange);
         match fill.outcome().await {
             Progress::Shared(head, flow) if self.may_take(&head, had_started, moment) => Ok(flow.read().map(|body| {
                 let mut headers = head.headers.clone();
@@ -276,19 +283,34 @@ impl Visit<'_> {
         headers.append(VIA, HeaderValue::from_static("1.1 atoll"));
     }
 
+    /// A websocket, where the upstream agrees.
+    async fn tunnel(&self) -> Result<Answer, Refusal> {
+        let mut headers = self.headers.clone();
+        tunnel::ask_for_it(&mut headers);
+        self.edge.metrics.upstream_requests.inc();
+        let inform: Inform = Box::new(|_, _| {});
+        let call = Call { method: Method::GET, target: &self.ask.target, headers, body: None, inform };
+        let mut answer = self.edge.responses.upstreams.send(self.upstream, call).await?;
+        let outcome = Outcome::forwarded("tunnel", Forward::Method, answer.status, false, Some("upgrade"));
+        if let Some(switched) = answer.switched.take() {
+            let upstream = switched.await.map_err(|_| Refusal::UpstreamFailed)?;
+            let mut headers = answer.headers;
+            fields::drop_hop_by_hop(&mut headers);
+            tunnel::run(self.exchange, headers, upstream).await;
+            return Ok(Answer { response: Response::new(StatusCode::SWITCHING_PROTOCOLS), outcome });
+        }
+        Ok(Answer { response: self.passed_on(answer), outcome })
+    }
+
     /// A request that is neither answered from the cache nor stored; an unsafe one makes invalid what it changed.
     async fn pass(&self, body: Option<ByteStream>) -> Result<Answer, Refusal> {
         // A safe method has no use for a body, and some upstreams read one (http.md 30).
         let body = if self.ask.method.is_safe() { None } else { body };
         self.edge.metrics.upstream_requests.inc();
-        let sending = send_and_invalidate(
-            Arc::clone(self.edge),
-            self.upstream.clone(),
-            self.ask.clone(),
-            self.key.clone(),
-            self.headers.clone(),
-            body,
-        );
+        let exchange = Arc::clone(self.exchange);
+        let inform: Inform = Box::new(move |status, headers| exchange.inform(status, &fields::interim(headers)));
+        let (upstream, ask, key, headers) = (self.upstream.clone(), self.ask.clone(), self.key.clone(), self.headers.clone());
+        let sending = send_and_invalidate(Arc::clone(self.edge), upstream, ask, key, headers, body, inform);
         // A client that leaves must not keep what its request changed from being invalidated.
         let answer = self.edge.runtime.spawn(sending).await.unwrap_or(Err(Refusal::UpstreamFailed))?;
         let reason = if self.ask.method == Method::HEAD { Forward::UriMiss } else { Forward::Method };
@@ -306,8 +328,10 @@ async fn send_and_invalidate(
     key: CacheKey,
     headers: HeaderMap,
     body: Option<ByteStream>,
+    inform: Inform,
 ) -> Result<Answered, Refusal> {
-    let sent = edge.responses.upstreams.send(&upstream, ask.method.clone(), &ask.target, headers, body).await;
+    let call = Call { method: ask.method.clone(), target: &ask.target, headers, body, inform };
+    let sent = edge.responses.upstreams.send(&upstream, call).await;
     let empty = HeaderMap::new();
     let (status, fields) = sent.as_ref().map_or((None, &empty), |answer| (Some(answer.status), &answer.headers));
     let place = Place { scheme: key.scheme.as_str(), authority: &ask.authority, target: &ask.target };

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, BodyStream, Empty, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -38,6 +39,20 @@ pub(crate) struct Answer {
     /// The length that it announced.
     pub(crate) length: Option<u64>,
     pub(crate) body: ByteStream,
+    /// The connection itself, where the upstream switched to another protocol.
+    pub(crate) switched: Option<OnUpgrade>,
+}
+
+/// Who is told of interim responses (RFC 9110, 15.2), with their fields.
+pub(crate) type Inform = Box<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
+
+/// A request to an upstream.
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
+    pub(crate) target: &'a Target,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<ByteStream>,
+    pub(crate) inform: Inform,
 }
 
 /// The clients of all upstreams, by how long a connection may take.
@@ -62,29 +77,31 @@ impl Upstreams {
     }
 
     /// Sends a request and returns the answer's head, with its body to come.
-    pub(crate) async fn send(
-        &self,
-        upstream: &Upstream,
-        method: Method,
-        target: &Target,
-        headers: HeaderMap,
-        body: Option<ByteStream>,
-    ) -> Result<Answer, Refusal> {
+    pub(crate) async fn send(&self, upstream: &Upstream, call: Call<'_>) -> Result<Answer, Refusal> {
+        let Call { method, target, headers, body, inform } = call;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let server = upstream.servers.get(turn % upstream.servers.len().max(1)).ok_or(Refusal::UpstreamFailed)?;
         let mut request = http::Request::new(box_body(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri(server, target).ok_or(Refusal::UpstreamFailed)?;
         *request.headers_mut() = headers;
+        hyper::ext::on_informational(&mut request, move |interim| {
+            // `100 Continue` is between us and the upstream.
+            if interim.status() != StatusCode::CONTINUE {
+                inform(interim.status(), interim.headers());
+            }
+        });
         let client = self.client(upstream.connect_timeout);
         let answer = tokio::time::timeout(upstream.timeout, client.request(request)).await;
         let answer = answer.map_err(|_| Refusal::UpstreamTimedOut)?.map_err(|error| {
             tracing::warn!(upstream = %upstream.name, %server, error = %Chain(&error), "an upstream failed");
             Refusal::UpstreamFailed
         })?;
+        let mut answer = answer;
+        let switched = (answer.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut answer));
         let (head, body) = answer.into_parts();
         let length = body.size_hint().exact();
-        Ok(Answer { status: head.status, headers: head.headers, length, body: read_body(body, upstream.timeout) })
+        Ok(Answer { status: head.status, headers: head.headers, length, body: read_body(body, upstream.timeout), switched })
     }
 }
 

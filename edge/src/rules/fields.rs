@@ -76,6 +76,16 @@ pub(crate) enum BadTags {
     Invalid,
 }
 
+/// Returns the fields of an interim response that go on to the client (RFC 9110, 7.6.1 and 15.2).
+pub(crate) fn interim(headers: &HeaderMap) -> HeaderMap {
+    let mut passed = headers.clone();
+    drop_hop_by_hop(&mut passed);
+    for framing in ["content-length", "trailer"] {
+        passed.remove(framing);
+    }
+    passed
+}
+
 /// Drops what is about one connection: Connection, all that it lists, and the fields that it should have
 /// listed (RFC 9110, 7.6.1).
 ///

@@ -22,7 +22,7 @@ pub(crate) mod invalidate;
 pub(crate) mod cache_status;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub(crate) use cache_status::{CacheStatus, Forward};
 pub(crate) use directives::Directives;
