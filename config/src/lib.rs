@@ -22,6 +22,9 @@ mod units;
 mod upstream;
 mod zone;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 pub use complaint::{Complaint, Complaints};
 pub use cookies::{CookieName, CookiePolicy};
 pub use network::{LONGEST_LEASE, Network, Region, Site, WhenFenced};

@@ -28,4 +28,7 @@ mod start;
 #[cfg(test)]
 mod testing;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 pub use start::{Dns, Running};

@@ -21,4 +21,7 @@ mod explain;
 mod admin;
 mod start;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 pub use start::{Edge, Running};

@@ -103,7 +103,10 @@ fn read(folder: &Path) -> (Option<Follower>, usize, u64) {
         let mut tail = BufReader::new(tail);
         let mut text = Vec::new();
         while let Ok(length @ 1..) = tail.read_until(b'\n', &mut text) {
-            // The last line may be cut.
+            // The last line may be cut, also just before its end: the next one would be glued to it.
+            if text.last() != Some(&b'\n') {
+                break;
+            }
             let Ok(line) = serde_json::from_slice::<FeedLine>(&text) else { break };
             // Lines from before the fold don't follow from it.
             let _ = follower.take(&line);

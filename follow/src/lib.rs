@@ -11,6 +11,9 @@ mod kept;
 mod origin;
 mod run;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 pub use clock::boottime;
 pub use follower::{Follower, Refusal};
 pub use kept::{Kept, KeptError};

@@ -2,6 +2,7 @@
 
 mod publishing;
 mod purging;
+mod conformance;
 mod following;
 mod steering;
 mod security;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, redirect};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -142,6 +142,98 @@ impl Visitor {
         })
         .await
     }
+}
+
+/// An answer as it stood on the wire.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// The statuses of the interim answers before it.
+    pub interim: Vec<u16>,
+    /// The answer, its body without chunks.
+    pub answer: Answer,
+    /// Whether all came that its head announced, and no more.
+    pub is_whole: bool,
+}
+
+/// Sends exactly these bytes, which should ask for the connection to be closed, and returns all that comes until it is.
+///
+/// # Errors
+/// Where no head came, or one that can't be read.
+pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<Heard> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(request).await?;
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
+    loop {
+        match tokio::time::timeout(crate::PATIENCE, stream.read(&mut buffer)).await.context("the connection was not closed")? {
+            Ok(0) => break,
+            Ok(read) => bytes.extend(buffer.iter().take(read)),
+            // A refusal may close while it is still being spoken to; what it said counts.
+            Err(_) if !bytes.is_empty() => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let (mut interim, mut rest) = (Vec::new(), bytes.as_slice());
+    loop {
+        let end = rest.windows(4).position(|window| window == b"\r\n\r\n");
+        let end = end.with_context(|| format!("no head in {:?}", String::from_utf8_lossy(rest)))?;
+        let (head, after) = rest.split_at(end + 4);
+        let (status, headers) = read_head(head)?;
+        rest = after;
+        if (100..200).contains(&status) {
+            interim.push(status);
+            continue;
+        }
+        let is_bare = request.starts_with(b"HEAD ") || matches!(status, 204 | 304);
+        let (body, is_whole) = if is_bare { (rest.to_vec(), rest.is_empty()) } else { unframe(&headers, rest) };
+        return Ok(Heard { interim, answer: Answer { status, headers, body: body.into() }, is_whole });
+    }
+}
+
+fn read_head(head: &[u8]) -> Result<(u16, HeaderMap)> {
+    let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let first = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
+    let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.with_context(|| format!("no status in `{first}`"))?;
+    let mut headers = HeaderMap::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        let colon = line.iter().position(|byte| *byte == b':');
+        let colon = colon.with_context(|| format!("no field in `{}`", String::from_utf8_lossy(line)))?;
+        let (name, value) = line.split_at(colon);
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        headers.append(HeaderName::from_bytes(name)?, HeaderValue::from_bytes(value)?);
+    }
+    Ok((status, headers))
+}
+
+/// Takes a body out of its framing, and tells whether it is whole.
+fn unframe(headers: &HeaderMap, rest: &[u8]) -> (Vec<u8>, bool) {
+    if headers.contains_key("transfer-encoding") {
+        return unchunk(rest);
+    }
+    let length = headers.get("content-length").and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    (rest.to_vec(), length.is_none_or(|length| length == rest.len()))
+}
+
+fn unchunk(mut rest: &[u8]) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    while let Some(end) = rest.windows(2).position(|window| window == b"\r\n") {
+        let (line, after) = rest.split_at(end);
+        let size = std::str::from_utf8(line).ok().and_then(|line| usize::from_str_radix(line.split(';').next()?.trim(), 16).ok());
+        let after = after.get(2..).unwrap_or_default();
+        match size {
+            Some(0) => return (body, true),
+            Some(size) if after.len() >= size + 2 => {
+                let (chunk, next) = after.split_at(size);
+                body.extend_from_slice(chunk);
+                rest = next.get(2..).unwrap_or_default();
+            }
+            _ => {
+                body.extend_from_slice(after);
+                return (body, false);
+            }
+        }
+    }
+    (body, false)
 }
 
 /// Sends exactly these bytes and returns the head of the answer, with what came along of its body; for what no client

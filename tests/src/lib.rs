@@ -13,7 +13,7 @@ mod town;
 mod question;
 mod process;
 
-pub use answer::{Answer, Visitor, raw};
+pub use answer::{Answer, Heard, Visitor, exchange, raw};
 pub use cable::Cable;
 pub use control::{Control, Published};
 pub use draft::Draft;

@@ -34,6 +34,7 @@ pub struct Plan {
     has_dns: bool,
     upstream: Option<SocketAddr>,
     route_lines: String,
+    more: String,
 }
 
 impl Plan {
@@ -73,6 +74,15 @@ impl Plan {
         self
     }
 
+    /// Adds a route of its own at `api.test`, to an upstream of its own, with these lines.
+    #[must_use]
+    pub fn route(mut self, name: &str, path: &str, upstream: &Upstream, lines: &str) -> Self {
+        let address = upstream.address();
+        self.more.push_str(&format!("[upstreams.{name}]\nservers = [\"http://{address}\"]\n"));
+        self.more.push_str(&format!("[routes.{name}]\nhosts = [\"api.test\"]\npath = \"{path}\"\nupstream = \"{name}\"\n{lines}\n"));
+        self
+    }
+
     fn text(&self) -> String {
         let mut text = String::from("data = \"data\"\n[network]\nname = \"town\"\nlease = \"2s\"\nheartbeat = \"200ms\"\n");
         text.push_str("[origin]\nlisten = \"127.0.0.1:0\"\n");
@@ -98,6 +108,7 @@ impl Plan {
                 text.push_str(&self.route_lines);
             }
         }
+        text.push_str(&self.more);
         text
     }
 

@@ -63,9 +63,16 @@ pub struct Reply {
     delay: Duration,
     held_head: Option<Gate>,
     held_body: Option<Gate>,
+    verbatim: Option<Vec<u8>>,
 }
 
 impl Reply {
+    /// Returns a reply of exactly these bytes, after which the connection is closed; none are no answer at all.
+    #[must_use]
+    pub fn verbatim(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { verbatim: Some(bytes.into()), ..Self::plain(200, "") }
+    }
+
     /// Returns a reply that may be kept for a minute.
     #[must_use]
     pub fn fresh(body: impl Into<Vec<u8>>) -> Self {
@@ -75,7 +82,8 @@ impl Reply {
     /// Returns a reply that says nothing about keeping it.
     #[must_use]
     pub fn plain(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), delay: Duration::ZERO, held_head: None, held_body: None }
+        let (headers, body) = (Vec::new(), body.into());
+        Self { status, headers, body, delay: Duration::ZERO, held_head: None, held_body: None, verbatim: None }
     }
 
     /// Adds a field; one of the same name stays beside it.
@@ -188,6 +196,10 @@ impl Upstream {
         tokio::time::sleep(reply.delay).await;
         if let Some(gate) = &reply.held_head {
             gate.passed().await;
+        }
+        if let Some(bytes) = &reply.verbatim {
+            stream.write_all(bytes).await?;
+            return stream.shutdown().await;
         }
         stream.write_all(reply.head().as_bytes()).await?;
         if seen.method != "HEAD" && !matches!(reply.status, 204 | 304) {

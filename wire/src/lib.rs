@@ -16,6 +16,9 @@ mod target;
 mod time;
 mod token;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 pub use api::{
     Ack, AckAnswer, AliasAnswer, AliasMove, ApplyAnswer, CommitAnswer, FeedLine, FollowerReceipt, FollowerState, FollowerStatus,
     LEASE_NONE, LiveEdge, PROTOCOL, Problem, PublishStarted, PurgePlan, PurgeRequest, Receipt, ReceiptState, Refused, Role, SiteStatus,

@@ -9,6 +9,8 @@ mod fills;
 mod upstream;
 mod forward;
 mod tunnel;
+mod compress;
+mod coded;
 mod fetch;
 mod serve;
 

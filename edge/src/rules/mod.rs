@@ -15,14 +15,22 @@ pub(crate) mod vary;
 pub(crate) mod fields;
 pub(crate) mod terms;
 pub(crate) mod storable;
+pub(crate) mod update;
 pub(crate) mod conditional;
 pub(crate) mod ranges;
+pub(crate) mod content_range;
+pub(crate) mod parts;
+pub(crate) mod slices;
 pub(crate) mod negotiate;
 pub(crate) mod invalidate;
 pub(crate) mod cache_status;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod differential;
 
 pub(crate) use cache_status::{CacheStatus, Forward};
 pub(crate) use directives::Directives;

@@ -62,7 +62,7 @@ fn normal(name: &HeaderName, request: &HeaderMap) -> Option<Vec<u8>> {
         return None;
     }
     let lines: Vec<_> = request.get_all(name).iter().map(|line| line.as_bytes().trim_ascii()).collect();
-    let combined = lines.join(b", ".as_slice());
+    let combined = lines.join(b", ".as_slice()).trim_ascii().to_vec();
     if name == ACCEPT_ENCODING || name == ACCEPT_LANGUAGE {
         return Some(by_weight(&combined).unwrap_or(combined));
     }

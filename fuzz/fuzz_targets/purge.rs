@@ -1,0 +1,5 @@
+//! Bodies of purges.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wire::fuzzing::purge(bytes));

@@ -1,0 +1,5 @@
+//! Request targets.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wire::fuzzing::target(bytes));
