@@ -10,21 +10,29 @@ use crate::metrics::Gauges;
 
 type Shared = web::Data<Edge>;
 
+const PLAIN: &str = "text/plain; charset=utf-8";
+
 /// Mounts the pages.
 pub(crate) fn mount(app: &mut web::ServiceConfig) {
-    app.route("/livez", web::get().to(async || "ok\n"))
-        .route("/readyz", web::get().to(readyz))
-        .route("/metrics", web::get().to(metrics))
-        .route("/explain", web::get().to(explain_url));
+    // HEAD is answered like GET; actix-web leaves its body out, and refuses other methods with 405 and Allow.
+    app.service(web::resource("/livez").route(web::get().to(livez)).route(web::head().to(livez)))
+        .service(web::resource("/readyz").route(web::get().to(readyz)).route(web::head().to(readyz)))
+        .service(web::resource("/metrics").route(web::get().to(metrics)).route(web::head().to(metrics)))
+        .service(web::resource("/explain").route(web::get().to(explain_url)).route(web::head().to(explain_url)));
+}
+
+async fn livez() -> &'static str {
+    "ok\n"
 }
 
 /// Ready is who has a fold to answer from and is not leaving.
 async fn readyz(edge: Shared) -> HttpResponse {
-    match (edge.applied.view().is_some(), edge.applied.is_draining()) {
-        (_, true) => HttpResponse::ServiceUnavailable().body("draining\n"),
-        (false, false) => HttpResponse::ServiceUnavailable().body("starting: no snapshot yet\n"),
-        (true, false) => HttpResponse::Ok().body("ready\n"),
-    }
+    let (mut response, said) = match (edge.applied.view().is_some(), edge.applied.is_draining()) {
+        (_, true) => (HttpResponse::ServiceUnavailable(), "draining\n"),
+        (false, false) => (HttpResponse::ServiceUnavailable(), "starting: no snapshot yet\n"),
+        (true, false) => (HttpResponse::Ok(), "ready\n"),
+    };
+    response.content_type(PLAIN).body(said)
 }
 
 async fn metrics(edge: Shared) -> HttpResponse {
@@ -51,6 +59,6 @@ pub(crate) struct About {
 async fn explain_url(edge: Shared, about: web::Query<About>) -> HttpResponse {
     match about.url.parse::<UrlScope>() {
         Ok(url) => HttpResponse::Ok().json(explain(&edge.into_inner(), &url).await),
-        Err(error) => HttpResponse::BadRequest().body(format!("{error}\n")),
+        Err(error) => HttpResponse::BadRequest().content_type(PLAIN).body(format!("{error}\n")),
     }
 }

@@ -2,20 +2,21 @@
 //! The hot path reads one immutable [`View`]; the purge table inside it changes in place.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use config::Network;
 use follow::{Apply, NotUnderstood, Vitals};
+use tokio_util::task::AbortOnDropHandle;
 use wire::{Alias, Class, ConfigVersion, Digest, Event, Fact, FilePath, LiveEdge, PurgeTable, SiteName, SiteState, State, Timestamp};
 
-use crate::assets::Manifests;
+use crate::assets::{Change, Manifests, fetch_ahead};
 use crate::gateway::Responses;
 use crate::metrics::Metrics;
 
-/// How long applying a publish waits for its manifest. A purge behind it must not wait longer.
+/// How long applying a publish waits for its manifest and first blobs. A purge behind it must not wait longer.
 const PREFETCH: Duration = Duration::from_millis(500);
 
 /// Everything that is in force here.
@@ -69,6 +70,8 @@ pub(crate) struct Applied {
     metrics: Arc<Metrics>,
     draining: AtomicBool,
     generation: AtomicU64,
+    /// What is still fetched ahead for the last switch. The next one ends it, and so does the end of this node.
+    ahead: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 impl Applied {
@@ -80,6 +83,7 @@ impl Applied {
             metrics,
             draining: AtomicBool::new(false),
             generation: AtomicU64::new(0),
+            ahead: Mutex::default(),
         }
     }
 
@@ -98,11 +102,30 @@ impl Applied {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// What does not come in time is fetched when somebody asks for it.
-    async fn prefetch(&self, versions: Vec<Digest>) {
+    /// Gets the manifests of `versions`, and what readers of `changes` will ask for. Blobs that do not come
+    /// in time come behind the switch; a manifest when somebody asks for it.
+    async fn prefetch(&self, versions: Vec<Digest>, changes: Vec<Change>) {
         let all = futures_util::future::join_all(versions.into_iter().map(|version| self.manifests.get(version)));
-        let _ = tokio::time::timeout(PREFETCH, all).await;
+        if changes.is_empty() {
+            let _ = tokio::time::timeout(PREFETCH, all).await;
+            return;
+        }
+        let mut ahead = AbortOnDropHandle::new(tokio::spawn(fetch_ahead(Arc::clone(&self.manifests), changes)));
+        let _ = tokio::time::timeout(PREFETCH, futures_util::future::join(all, &mut ahead)).await;
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
     }
+}
+
+/// Returns what was published and what is shown from now on, each with what its site has shown so far.
+fn changes(before: &HashMap<SiteName, SiteView>, after: &HashMap<SiteName, SiteView>, events: &[Event]) -> Vec<Change> {
+    let change = |site: &SiteName, to: Digest| Change { to, from: before.get(site).map(|view| view.version) };
+    let published = events.iter().filter_map(|event| match &event.fact {
+        Fact::VersionPublished { site, version, .. } => Some(change(site, *version)),
+        _ => None,
+    });
+    let shown = after.iter().map(|(site, view)| change(site, view.version));
+    let mut seen = HashSet::new();
+    published.chain(shown).filter(|change| change.from != Some(change.to) && seen.insert(change.to)).collect()
 }
 
 fn read_network(version: Option<&ConfigVersion>, seq: u64) -> Result<(Arc<Network>, u64), NotUnderstood> {
@@ -125,7 +148,9 @@ impl Apply for Applied {
     async fn load(&self, state: &State, drop_all: bool) -> Result<(), NotUnderstood> {
         let (network, config) = read_network(state.config.as_ref(), state.position.seq)?;
         let sites = site_views(&state.sites);
-        self.prefetch(sites.values().map(|site| site.version).collect()).await;
+        // A node that starts has no readers yet.
+        let changes = self.view().map(|view| changes(&view.sites, &sites, &[])).unwrap_or_default();
+        self.prefetch(sites.values().map(|site| site.version).collect(), changes).await;
         if drop_all {
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
@@ -161,7 +186,8 @@ impl Apply for Applied {
             let published = events
                 .iter()
                 .filter_map(|event| if let Fact::VersionPublished { version, .. } = &event.fact { Some(*version) } else { None });
-            self.prefetch(published.chain(sites.values().map(|site| site.version)).collect()).await;
+            let changes = changes(&view.sites, &sites, events);
+            self.prefetch(published.chain(sites.values().map(|site| site.version)).collect(), changes).await;
             self.manifests.keep_only(sites.values().flat_map(|site| site.recent.iter().map(|(version, _)| *version).chain([site.version])));
             let purges = Arc::clone(&view.purges);
             self.view.store(Some(Arc::new(View { network, config, purges, sites, generation: view.generation })));
@@ -177,5 +203,37 @@ impl Apply for Applied {
 
     fn heartbeat(&self) -> Duration {
         self.view.load().as_ref().map_or(Duration::from_secs(1), |view| view.network.heartbeat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(text: &str) -> Digest {
+        Digest::of(text.as_bytes())
+    }
+
+    fn showing(rows: &[(&str, &str)]) -> HashMap<SiteName, SiteView> {
+        let view = |version: &str| SiteView { version: digest(version), seq: 1, recent: Vec::new(), rewritten: HashSet::new() };
+        rows.iter().map(|(site, version)| (site.parse().unwrap(), view(version))).collect()
+    }
+
+    fn published(site: &str, version: &str) -> Event {
+        let fact = Fact::VersionPublished { site: site.parse().unwrap(), version: digest(version), files: 1, bytes: 1, rewritten: vec![] };
+        Event { seq: 1, at: Timestamp::from_millis(0), actor: "test".to_owned(), fact }
+    }
+
+    #[test]
+    fn what_is_published_or_shown_anew_is_fetched_ahead_once_beside_what_was_shown() {
+        let change = |to: &str, from: Option<&str>| Change { to: digest(to), from: from.map(digest) };
+        let before = showing(&[("www", "one"), ("docs", "same")]);
+
+        let committed = changes(&before, &before, &[published("www", "two"), published("docs", "same"), published("new", "first")]);
+        let moved = changes(&before, &showing(&[("www", "two"), ("docs", "same")]), &[published("www", "two")]);
+
+        assert_eq!(committed, [change("two", Some("one")), change("first", None)]);
+        assert_eq!(moved, [change("two", Some("one"))]);
+        assert!(changes(&before, &before, &[]).is_empty());
     }
 }

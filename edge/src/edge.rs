@@ -11,9 +11,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::applied::Applied;
 use crate::assets::{self, Assets, Folder, Manifests};
+use crate::door::{Exchange, Incoming};
 use crate::gateway::{self, Asker, Client, Moment, Responses};
 use crate::memory::Memory;
-use crate::door::{Exchange, Incoming};
 use crate::message::{ByteStream, Request, Response};
 use crate::metrics::Metrics;
 use crate::normalise::{Ask, Normalised};
@@ -45,7 +45,9 @@ pub(crate) async fn answer(edge: &Arc<Edge>, request: Request) -> Response {
     let begun = Instant::now();
     let Request { asked, body, peer, exchange } = request;
     let answer = match asked {
-        Normalised::OptionsOfServer => Answered { method: Method::OPTIONS, target: "*".to_owned(), id: String::new(), answer: options_of_server() },
+        Normalised::OptionsOfServer => {
+            Answered { method: Method::OPTIONS, target: "*".to_owned(), id: String::new(), answer: options_of_server() }
+        }
         Normalised::Ask(mut ask) => {
             let id = request_id(&mut ask.headers);
             let answer = journey(edge, &ask, body, peer, &exchange).await;

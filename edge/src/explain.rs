@@ -10,8 +10,9 @@ use wire::{Matched, UrlScope};
 
 use crate::assets::{Resolved, resolve};
 use crate::edge::Edge;
-use crate::gateway::{CacheKey, Client, Entry, Found, Moment, Scheme, find, upstream_headers};
+use crate::gateway::{CacheKey, Client, Content, Entry, Found, Moment, Scheme, find, keyed, upstream_headers};
 use crate::normalise::Ask;
+use crate::rules::Wishes;
 
 /// What one edge says of one URL.
 #[derive(Debug, Serialize)]
@@ -42,13 +43,19 @@ struct Variant {
     status: u16,
     /// The request fields that pick it, as they were.
     selected_by: Vec<String>,
+    /// The length of the whole body, where it is known, and whether all of it is here.
+    length: Option<u64>,
+    is_whole: bool,
+    /// What it takes in memory.
     bytes: usize,
+    codings: Vec<&'static str>,
     etag: Option<String>,
     age_s: u64,
     lifetime_s: u64,
     fresh_for_s: i64,
     stale_while_revalidate_s: u64,
     stale_if_error_s: u64,
+    disconnected_s: u64,
     tags: Vec<String>,
     filled_at: u64,
     tier: &'static str,
@@ -106,7 +113,7 @@ async fn by_site(edge: &Edge, url: &UrlScope, site: &config::Site, view: Option<
 }
 
 fn by_route(edge: &Edge, url: &UrlScope, view: &crate::applied::View, route: &config::Route) -> AnsweredBy {
-    let key = CacheKey { scheme: Scheme::Http, host: url.host.clone(), target: url.target.clone() };
+    let key = CacheKey { scheme: Scheme::Http, host: url.host.clone(), target: keyed(route, &url.target) };
     let stored = edge.responses.stored(&key);
     let moment = Moment { boot: boottime(), standing: edge.lease.standing(), generation: view.generation };
     let ask = Ask {
@@ -117,16 +124,18 @@ fn by_route(edge: &Edge, url: &UrlScope, view: &crate::applied::View, route: &co
         headers: HeaderMap::new(),
     };
     let plain = Client { scheme: Scheme::Http, addresses: vec![] };
-    let headers = view.network.upstreams.get(&route.upstream).map(|upstream| upstream_headers(&ask, &plain, upstream)).unwrap_or_default();
-    let found = find(stored.as_deref(), route, &view.purges, (&url.host, &url.target), &headers, &moment);
+    let headers =
+        view.network.upstreams.get(&route.upstream).map(|upstream| upstream_headers(&ask, &plain, route, upstream)).unwrap_or_default();
+    let found = find(stored.as_deref(), route, &view.purges, (&key.host, &key.target), &headers, &Wishes::default(), &moment);
     let next_request = match &found {
         Found::Fresh(_) => "hit".to_owned(),
+        Found::Stale(_) => "stale".to_owned(),
         Found::StaleWhileRevalidate(_, why) => format!("stale ({}), with a refresh in the background", why.as_str()),
         Found::Revalidate(_, why) => format!("revalidated ({})", why.as_str()),
         Found::Nothing(why) => format!("miss ({})", why.as_str()),
         Found::Refuse => "503 (fenced)".to_owned(),
     };
-    let variants = stored.iter().flat_map(|stored| &stored.variants).map(|entry| variant(entry, view, route, url, &moment)).collect();
+    let variants = stored.iter().flat_map(|stored| &stored.variants).map(|entry| variant(entry, view, route, &key, &moment)).collect();
     AnsweredBy::Route {
         route: route.name.to_string(),
         upstream: route.upstream.to_string(),
@@ -142,28 +151,32 @@ fn by_route(edge: &Edge, url: &UrlScope, view: &crate::applied::View, route: &co
     }
 }
 
-fn variant(entry: &Entry, view: &crate::applied::View, route: &config::Route, url: &UrlScope, moment: &Moment) -> Variant {
+fn variant(entry: &Entry, view: &crate::applied::View, route: &config::Route, key: &CacheKey, moment: &Moment) -> Variant {
     let head = &entry.head;
     let age_s = head.age(moment.boot).as_secs();
     let lifetime_s = head.terms.lifetime.as_secs();
-    let selected_by = head.selection.0.iter().map(|(name, value)| {
-        let value = value.as_ref().map_or_else(|| "(absent)".into(), |value| String::from_utf8_lossy(value));
-        format!("{name}: {value}")
-    });
+    let said =
+        |value: &Option<Vec<u8>>| value.as_ref().map_or_else(|| "(absent)".to_owned(), |value| String::from_utf8_lossy(value).into_owned());
+    let fields = head.selection.fields.iter().map(|(name, value)| format!("{name}: {}", said(value)));
+    let cookies = head.selection.cookies.iter().map(|(name, value)| format!("cookie {name}: {}", said(value)));
     Variant {
         status: head.status.as_u16(),
-        selected_by: selected_by.collect(),
-        bytes: entry.body.len(),
+        selected_by: fields.chain(cookies).collect(),
+        length: entry.length(),
+        is_whole: matches!(entry.content, Content::Whole(_)),
+        bytes: entry.weight(),
+        codings: entry.codings.made().map(|coded| coded.coding.as_str()).collect(),
         etag: head.etag().map(str::to_owned),
         age_s,
         lifetime_s,
         fresh_for_s: i64::try_from(lifetime_s).unwrap_or(i64::MAX) - i64::try_from(age_s).unwrap_or(i64::MAX),
         stale_while_revalidate_s: head.terms.stale_while_revalidate.as_secs(),
         stale_if_error_s: head.terms.stale_if_error.as_secs(),
+        disconnected_s: head.terms.disconnected.as_secs(),
         tags: head.tags.iter().map(ToString::to_string).collect(),
         filled_at: head.filled_at,
         tier: "l1",
-        purged_by: match view.purges.matched(&head.slots, &url.host, &url.target, head.filled_at) {
+        purged_by: match view.purges.matched(&head.slots, &key.host, &key.target, head.filled_at) {
             Matched::Nothing => None,
             Matched::Soft(seq) => Some(format!("soft purge {seq}")),
             Matched::Hard(seq) => Some(format!("hard purge {seq}")),

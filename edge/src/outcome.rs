@@ -76,6 +76,12 @@ impl Outcome {
         Self { kind: "route", result, tier: "upstream", detail, status }
     }
 
+    /// The same, when the upstream was asked and had no answer.
+    pub(crate) fn after(mut self, reason: Forward) -> Self {
+        self.status = self.status.after(reason);
+        self
+    }
+
     /// The same, when another request's fetch was shared.
     pub(crate) fn collapsed(mut self) -> Self {
         self.status = self.status.with_collapsed(true);

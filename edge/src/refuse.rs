@@ -72,6 +72,9 @@ pub(crate) enum Refusal {
     /// The upstream could not be reached, or broke off.
     #[error("the upstream could not be reached")]
     UpstreamFailed,
+    /// The upstream says itself that it can't answer.
+    #[error("the upstream is in trouble")]
+    UpstreamInTrouble,
     /// The upstream was too slow.
     #[error("the upstream took too long")]
     UpstreamTimedOut,
@@ -97,7 +100,7 @@ impl Refusal {
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Fenced | Self::NotReady | Self::AssetUnavailable | Self::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::UpstreamFailed | Self::UpstreamInTrouble => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimedOut | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -126,6 +129,7 @@ impl Refusal {
             Self::NotReady => "not-ready",
             Self::NotCached => "only-if-cached",
             Self::UpstreamFailed => "upstream-failed",
+            Self::UpstreamInTrouble => "upstream-in-trouble",
             Self::UpstreamTimedOut => "upstream-timed-out",
             Self::AssetUnavailable => "asset-unavailable",
         }

@@ -15,10 +15,10 @@ use wire::{NodeName, Role, Secret};
 
 use crate::applied::Applied;
 use crate::assets::{Assets, Folder, Manifests};
+use crate::door::GRACE_S;
 use crate::gateway::Responses;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::door::GRACE_S;
 use crate::{admin, door};
 
 /// How often the memory tier is tidied.
@@ -96,7 +96,12 @@ impl Edge {
         };
         let following = follow::start(settings, Arc::clone(&edge.origins), Arc::clone(&edge.applied), Arc::clone(&edge.lease)).await?;
         let stop = CancellationToken::new();
-        let mut tasks = vec![tokio::spawn(tidy(Arc::clone(&edge.memory), stop.clone()))];
+        let announcing = Arc::clone(&edge);
+        let stopped = stop.clone();
+        let mut tasks = vec![
+            tokio::spawn(tidy(Arc::clone(&edge.memory), stop.clone())),
+            tokio::spawn(async move { announcing.responses.announcer.run(Arc::clone(&announcing.origins), stopped).await }),
+        ];
         let servers = serve(&edge, listeners, admin_listener, &mut tasks)?;
         tracing::info!(node = %edge.node.name, ?addresses, admin = %admin_address, "edge {} started", edge.node.name);
         Ok(Running { name: edge.node.name.clone(), addresses, admin: admin_address, edge, following, servers, tasks, stop })

@@ -311,6 +311,97 @@ async fn a_token_that_is_wrong_or_may_not_do_this_changes_nothing() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_admin_and_a_token_that_followers_rely_on_are_not_revoked() -> Result<()> {
+    let town = Town::plan().edges(&["fra-1"]).start().await?;
+    let control = town.control()?;
+    let head = control.head().await?;
+
+    let last = control.send("DELETE", "/v1/tokens/admin", &[], "").await?.problem(409)?;
+    let relied_on = control.send("DELETE", "/v1/tokens/follow", &[], "").await?.problem(409)?;
+
+    assert!(last.detail.contains("token create --can admin"), "{last:?}");
+    assert!(relied_on.detail.contains("fra-1"), "{relied_on:?}");
+    assert_eq!(control.head().await?, head);
+    let (_, second) = control.issue(&["admin"]).await?;
+    second.send("DELETE", "/v1/tokens/admin", &[], "").await?.with_status(204)?;
+    let unknown = control.get("/v1/status").await?.problem(401)?;
+    assert!(unknown.detail.contains("unknown"), "{unknown:?}");
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admin_whose_token_file_was_lost_gets_in_again_when_the_origin_is_restarted() -> Result<()> {
+    let mut town = Town::plan().edges(&["fra-1"]).start().await?;
+    let before = town.control()?;
+    std::fs::remove_file(town.folder().join("data/admin.token"))?;
+
+    town.stop_origin().await?;
+    town.start_origin().await?;
+
+    town.settled().await?;
+    let tokens = town.control()?.get("/v1/tokens").await?.with_status(200)?.text();
+    assert_eq!(tokens.matches("\"id\":\"admin\"").count(), 1, "{tokens}");
+    // Whoever has the file that was lost is not let in by it any more.
+    let client = before.with_token("");
+    client.get("/v1/status").await.map_or(Ok(()), |answer| answer.problem(401).map(|_| ()))?;
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_is_idle_and_healthy_is_said_to_be_complete() -> Result<()> {
+    let town = Town::plan().edges(&["fra-1"]).dns().start().await?;
+    let control = town.control()?;
+
+    eventually("all of it to be complete", || async {
+        let status = control.status().await?;
+        ensure!(status.position.seq > 0 && status.complete == status.position.seq, "{status:?}");
+        let regions: Vec<_> = status.followers.iter().map(|follower| (follower.name.as_str(), follower.region.as_str())).collect();
+        ensure!(regions == [("fra-1", "fra"), ("ns-1", "")], "a DNS node is in no region: {regions:?}");
+        Ok(())
+    })
+    .await?;
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_health_answer_head_like_get_and_say_which_methods_they_take() -> Result<()> {
+    let town = Town::plan().edges(&["fra-1"]).start().await?;
+    let control = town.control()?;
+
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let got = control.get(path).await?.with_status(200)?;
+        let head = control.send("HEAD", path, &[], "").await?.with_status(200)?;
+        assert!(head.body.is_empty() && !got.body.is_empty(), "{path}");
+        assert_eq!(head.header("content-type"), got.header("content-type"), "{path}");
+        let refused = control.send("POST", path, &[], "").await?;
+        assert_eq!(refused.header("allow"), "GET, HEAD");
+        refused.problem(405)?;
+    }
+    assert!(town.admin("fra-1", "/readyz").await?.with_status(200)?.header("content-type").starts_with("text/plain"));
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_has_the_pages_of_a_new_version_before_anybody_asks_for_them() -> Result<()> {
+    let town = Town::plan().edges(&["fra-1"]).start().await?;
+    let page = format!("<!doctype html>{}", "home ".repeat(2000));
+    let site = Draft::of([("index.html", page.clone()), ("unread.html", "unread".to_owned())])?;
+
+    town.control()?.publish("www", &site).await?;
+    wait_for_folder(&town, "fra-1", site.manifest.canonical().len() + page.len()).await?;
+
+    let answer = town.visit("fra-1")?.get(SITE, "/").await?.with_status(200)?;
+    assert!(answer.text() == page && answer.is_hit(), "{}", answer.cache_status());
+    assert!(!town.visit("fra-1")?.get(SITE, "/unread").await?.with_status(200)?.is_hit());
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_oversized_body_is_refused_before_it_is_read() -> Result<()> {
     let town = Town::plan().start().await?;
     let control = town.control()?;

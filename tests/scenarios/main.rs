@@ -7,5 +7,6 @@ mod following;
 mod steering;
 mod security;
 mod processes;
+mod commands;
 mod architecture;
 mod dependencies;

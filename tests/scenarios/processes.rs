@@ -275,6 +275,11 @@ async fn an_edge_of_its_own_follows_survives_a_kill_and_drains() -> Result<()> {
     answers(&edge, house.admin, "/readyz").await?;
     control.publish("www", &Draft::of([("index.html", "home")])?).await?;
     answers(&edge, house.edge, "/").await?;
+    for (method, status) in [("HEAD", 200), ("DELETE", 405)] {
+        let request = format!("{method} /readyz HTTP/1.1\r\nHost: admin.test\r\nConnection: close\r\n\r\n");
+        let answer = raw(SocketAddr::from(([127, 0, 0, 1], house.admin)), request.as_bytes()).await?;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && !answer.contains("ready\n"), "{answer}");
+    }
 
     edge.kill()?;
     let mut edge = house.run(&["edge", "fra-1", "-c", "atoll.toml"])?;

@@ -428,7 +428,7 @@ async fn an_alias_that_was_moved_by_somebody_else_is_not_moved_back() -> Result<
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_no_site_answers_or_that_climbs_gets_its_own_status() -> Result<()> {
     let town = Town::plan().edges(&["fra-1"]).start().await?;
-    town.control()?.publish("www", &Draft::of([("index.html", "home")])?).await?;
+    town.control()?.publish("www", &Draft::of([("index.html", "home"), ("docs/index.html", "docs")])?).await?;
     let edge = town.visit("fra-1")?;
 
     edge.get("elsewhere.test", "/").await?.with_status(421)?;
@@ -436,6 +436,8 @@ async fn a_request_that_no_site_answers_or_that_climbs_gets_its_own_status() -> 
         ("GET /../../etc/passwd HTTP/1.1\r\nHost: www.test\r\nConnection: close\r\n\r\n", "404"),
         ("GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1\r\nHost: www.test\r\nConnection: close\r\n\r\n", "404"),
         ("GET /a/.. HTTP/1.1\r\nHost: WWW.test:80\r\nConnection: close\r\n\r\n", "200"),
+        ("GET /docs/index.html HTTP/1.1\r\nHost: www.test\r\nConnection: close\r\n\r\n", "200"),
+        ("GET /docs%2Findex.html HTTP/1.1\r\nHost: www.test\r\nConnection: close\r\n\r\n", "404"),
         ("GET /%zz HTTP/1.1\r\nHost: www.test\r\nConnection: close\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nHost: u@www.test\r\nConnection: close\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", "400"),

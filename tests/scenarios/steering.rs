@@ -88,6 +88,34 @@ async fn an_edge_that_leaves_well_is_out_and_its_region_s_other_edge_stays() -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_that_is_drained_is_out_until_it_is_started_anew() -> Result<()> {
+    let mut town = town().await?;
+    let control = town.control()?;
+    steered(&town, IAD.0, IAD.1).await?;
+
+    control.send("POST", "/v1/nodes/iad-1/drain", &[], "").await?.with_status(204)?;
+    control.send("POST", "/v1/nodes/mia-1/drain", &[], "").await?.problem(404)?;
+
+    steered(&town, IAD.0, FRA.1).await?;
+    eventually("the drained edge to leave the receipts", || async {
+        let status = control.status().await?;
+        ensure!(status.followers.iter().all(|follower| follower.name.as_str() != "iad-1"), "{status:?}");
+        Ok(())
+    })
+    .await?;
+    // It goes on saying how far it is, and gets no lease for it, also from an origin that was restarted.
+    town.stop_origin().await?;
+    town.start_origin().await?;
+    steered(&town, SIN.0, SIN.1).await?;
+    steered(&town, IAD.0, FRA.1).await?;
+    town.stop_edge("iad-1").await?;
+    town.start_edge("iad-1").await?;
+    steered(&town, IAD.0, IAD.1).await?;
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dns_node_goes_on_answering_while_the_origin_is_gone() -> Result<()> {
     let mut town = town().await?;
     for (subnet, address) in [FRA, IAD, SIN] {

@@ -53,6 +53,15 @@ impl Target {
         self.text[self.path_len..].strip_prefix('?')
     }
 
+    /// Returns the same path with another query; `None` where that is not one.
+    #[must_use]
+    pub fn with_query(&self, query: Option<&str>) -> Option<Self> {
+        match query {
+            None => self.path().parse().ok(),
+            Some(query) => format!("{}?{query}", self.path()).parse().ok(),
+        }
+    }
+
     /// Returns path and query as they are sent.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -60,12 +69,17 @@ impl Target {
     }
 
     /// Returns the path with every escape decoded, where that is UTF-8 without control characters.
+    ///
+    /// `None` also where it has a `%2F`: that is a slash within a segment, and no file's name has one.
     #[must_use]
     pub fn decoded_path(&self) -> Option<String> {
         let mut bytes = Vec::with_capacity(self.path_len);
         let mut rest = self.path().bytes();
         while let Some(byte) = rest.next() {
-            bytes.push(if byte == b'%' { escaped(rest.next(), rest.next()).ok()? } else { byte });
+            bytes.push(match byte {
+                b'%' => escaped(rest.next(), rest.next()).ok().filter(|byte| *byte != b'/')?,
+                byte => byte,
+            });
         }
         String::from_utf8(bytes).ok().filter(|path| !path.chars().any(char::is_control))
     }
@@ -237,6 +251,13 @@ mod tests {
         assert_eq!((target.path(), target.query()), ("/a%20b", Some("c=%20")));
         assert_eq!(target.decoded_path().unwrap(), "/a b");
         assert_eq!("/x".parse::<Target>().unwrap().query(), None);
+    }
+
+    #[test]
+    fn an_escaped_slash_is_no_slash_of_a_path() {
+        for (given, decoded) in [("/docs%2Findex.html", None), ("/docs/%2f", None), ("/%252F", Some("/%2F")), ("/a?b=%2F", Some("/a"))] {
+            assert_eq!(given.parse::<Target>().unwrap().decoded_path().as_deref(), decoded, "{given}");
+        }
     }
 
     proptest! {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use follow::{OriginsError, Trouble, boottime, causes};
 use futures_util::stream;
 use reqwest::Response;
 use tokio::sync::watch;
@@ -68,6 +69,8 @@ pub(crate) enum Progress {
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum FetchError {
     #[error("the origin: {0}")]
+    Unreachable(String),
+    #[error("the origin: {0}")]
     Origin(String),
     #[error("the origin sent bytes of another digest for {0}")]
     WrongDigest(Digest),
@@ -84,12 +87,20 @@ pub(crate) struct Assets {
     folder: Arc<Folder>,
     origins: Arc<follow::Origins>,
     running: Mutex<HashMap<AssetKey, watch::Receiver<Option<Outcome>>>>,
+    /// While no origin answers, every miss fails: that is told once, not each time.
+    away: Mutex<Trouble>,
     runtime: tokio::runtime::Handle,
 }
 
 impl Assets {
     pub(crate) fn new(memory: Arc<Memory>, folder: Arc<Folder>, origins: Arc<follow::Origins>) -> Self {
-        Self { memory, folder, origins, running: Mutex::default(), runtime: tokio::runtime::Handle::current() }
+        let runtime = tokio::runtime::Handle::current();
+        Self { memory, folder, origins, running: Mutex::default(), away: Mutex::default(), runtime }
+    }
+
+    /// Tells whether a form of a blob is here, or is known not to exist: nobody waits for the origin then.
+    pub(crate) fn holds(&self, key: &AssetKey) -> bool {
+        matches!(self.memory.get(&HeldKey::Asset(*key)), Some(Held::Asset(_) | Held::NoVariant)) || self.folder.holds(key)
     }
 
     /// Returns a blob, in `coding` where it has such a form, else as it is. Where the coded form can't be
@@ -182,13 +193,31 @@ impl Assets {
         running.insert(key, outcome.clone());
         let this = Arc::clone(self);
         self.runtime.spawn(async move {
-            if let Err(error) = this.fetch_from_origin(key, &sender).await {
-                tracing::warn!(digest = %key.0, "failed to fetch an asset: {error}");
+            let fetched = this.fetch_from_origin(key, &sender).await;
+            this.tell(&key.0, fetched.as_ref().err());
+            if let Err(error) = fetched {
                 sender.send_replace(Some(Err(error)));
             }
             this.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         });
         outcome
+    }
+
+    fn tell(&self, digest: &Digest, failed: Option<&FetchError>) {
+        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        match failed {
+            Some(error @ FetchError::Unreachable(_)) => {
+                if away.failed(boottime()) {
+                    tracing::warn!(%digest, "failed to fetch an asset: {error}");
+                }
+            }
+            Some(error) => tracing::warn!(%digest, "failed to fetch an asset: {error}"),
+            None => {
+                if let Some(lasted) = away.over(boottime()) {
+                    tracing::info!(seconds = lasted.as_secs(), "fetching assets again after {} s", lasted.as_secs());
+                }
+            }
+        }
     }
 
     async fn fetch_from_origin(&self, key: AssetKey, outcome: &watch::Sender<Option<Outcome>>) -> Result<(), FetchError> {
@@ -197,8 +226,11 @@ impl Assets {
             let request = client.get(format!("{url}/v1/blobs/{digest}"));
             coding.map_or_else(|| client.get(format!("{url}/v1/blobs/{digest}")), |coding| request.header("accept-encoding", coding))
         });
-        let response = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| FetchError::Origin("it took too long".to_owned()))?;
-        let response = response.map_err(|error| FetchError::Origin(error.to_string()))?;
+        let response = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| FetchError::Unreachable("it took too long".to_owned()))?;
+        let response = response.map_err(|error| match error {
+            OriginsError::Unreachable { .. } => FetchError::Unreachable(error.to_string()),
+            _ => FetchError::Origin(error.to_string()),
+        })?;
         let coded = coding.is_some() && response.headers().contains_key("content-encoding");
         if coding.is_some() && !coded {
             self.memory.insert(HeldKey::Asset(key), Held::NoVariant);
@@ -225,7 +257,7 @@ impl Assets {
     ) -> Result<(), FetchError> {
         let bytes =
             tokio::time::timeout(PATIENCE, response.bytes()).await.map_err(|_| FetchError::Origin("it took too long".to_owned()))?;
-        let bytes = bytes.map_err(|error| FetchError::Origin(error.to_string()))?;
+        let bytes = bytes.map_err(|error| FetchError::Origin(causes(&error.without_url())))?;
         if Digest::of(&bytes) != expected {
             return Err(FetchError::WrongDigest(key.0));
         }
@@ -275,7 +307,7 @@ impl Assets {
         let fetched = loop {
             match tokio::time::timeout(PATIENCE, response.chunk()).await {
                 Err(_) => break Err(FetchError::Origin("it stood still".to_owned())),
-                Ok(Err(error)) => break Err(FetchError::Origin(error.to_string())),
+                Ok(Err(error)) => break Err(FetchError::Origin(causes(&error.without_url()))),
                 Ok(Ok(None)) => break Ok(()),
                 Ok(Ok(Some(chunk))) => {
                     hasher.update(&chunk);

@@ -81,6 +81,11 @@ impl Folder {
         self.lock().bytes
     }
 
+    /// Tells whether there is a file for `key`; whether its bytes are right shows when it is read.
+    pub(crate) fn holds(&self, key: &AssetKey) -> bool {
+        self.lock().files.contains_key(key)
+    }
+
     /// Returns the file for `key`, checked against its digest.
     pub(crate) async fn get(&self, key: AssetKey) -> Option<AssetFile> {
         let (file, checked) = {

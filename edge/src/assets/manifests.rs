@@ -11,7 +11,7 @@ use super::fetch::{Assets, FetchError};
 /// Loads and keeps manifests.
 #[derive(Debug)]
 pub(crate) struct Manifests {
-    assets: Arc<Assets>,
+    pub(super) assets: Arc<Assets>,
     cells: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Manifest>>>>>,
 }
 

@@ -8,7 +8,9 @@ mod resolve;
 mod folder;
 mod fetch;
 mod serve;
+mod ahead;
 
+pub(crate) use ahead::{Change, fetch_ahead};
 pub(crate) use fetch::{Assets, Source, slice};
 pub(crate) use folder::{AssetKey, Folder};
 pub(crate) use manifests::Manifests;

@@ -68,9 +68,7 @@ enum Body {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Nothing is decided: interim responses may be sent, if the client understands them.
-    Open {
-        interim: bool,
-    },
+    Open { interim: bool },
     /// The connection belongs to another protocol now.
     Tunnel,
     /// The answer's head is there.

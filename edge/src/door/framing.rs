@@ -71,7 +71,10 @@ pub(crate) fn of(version: Version, headers: &HeaderMap) -> Result<Frame, Refusal
         body,
         keeps_alive: if is_11 { !says("close") } else { says("keep-alive") && !says("close") },
         expects_continue: expectation(headers)? && is_11 && body != Framing::None,
-        upgrades: is_11 && body == Framing::None && says("upgrade") && headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")),
+        upgrades: is_11
+            && body == Framing::None
+            && says("upgrade")
+            && headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")),
     })
 }
 

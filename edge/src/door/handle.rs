@@ -43,7 +43,8 @@ pub(crate) const GRACE_S: u64 = 10;
 /// # Errors
 /// Where the system refuses a listener.
 pub(crate) fn serve(edge: &Arc<Edge>, listeners: Vec<TcpListener>) -> Result<Server> {
-    let admission = Arc::new(Admission::new(edge.node.max_connections, edge.node.max_connections_per_address, edge.node.trusted_proxies.clone()));
+    let admission =
+        Arc::new(Admission::new(edge.node.max_connections, edge.node.max_connections_per_address, edge.node.trusted_proxies.clone()));
     let mut builder = Server::build().shutdown_timeout(GRACE_S).disable_signals();
     for listener in listeners {
         let signal = builder.graceful_shutdown_signal();
@@ -107,7 +108,7 @@ async fn handle(edge: Arc<Edge>, request: actix_http::Request) -> Result<actix_h
 fn write(mut response: Response, exchange: Option<Arc<Exchange>>) -> actix_http::Response<Answering> {
     let status = actix_http::StatusCode::from_u16(response.status.as_u16()).unwrap_or(actix_http::StatusCode::BAD_GATEWAY);
     let closes = response.headers.remove(CONNECTION).is_some();
-    let body = Answering { body: bodiless(response.status.as_u16(), response.body), exchange };
+    let body = Answering { body: bodiless(response.status.as_u16(), response.body), exchange, broken: None };
     let mut written = actix_http::Response::with_body(status, body);
     for (name, value) in &response.headers {
         let name = actix_http::header::HeaderName::from_bytes(name.as_str().as_bytes());
@@ -134,6 +135,8 @@ fn bodiless(status: u16, body: Body) -> Body {
 struct Answering {
     body: Body,
     exchange: Option<Arc<Exchange>>,
+    /// Why there is no more of it.
+    broken: Option<io::Error>,
 }
 
 impl Drop for Answering {
@@ -157,11 +160,23 @@ impl MessageBody for Answering {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        match &mut self.body {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let next = match &mut self.body {
             Body::Empty | Body::Unknown | Body::Head(_) => Poll::Ready(None),
             Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Body::Whole(bytes) => Poll::Ready(Some(Ok(bytes.split_to(bytes.len().min(SLICE))))),
             Body::Sized(_, stream) | Body::Stream(stream) => stream.poll_next_unpin(cx),
+        };
+        match next {
+            // What was written before goes out first: actix-web drops all that it still holds when it hears of an error.
+            Poll::Ready(Some(Err(error))) => {
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            next => next,
         }
     }
 }

@@ -174,7 +174,9 @@ mod tests {
 
     #[test]
     fn rule_29_bare_line_ends_are_refused_as_they_come() {
-        for text in ["GET / HTTP/1.1\n", "GET / HTTP/1.1\r\nHost: h\n", "GET / HTTP/1.1\r\nX: a\rb\r\n", "\n", "GET / HTTP/1.1\r\nX: a\0", "\r\r\n"] {
+        for text in
+            ["GET / HTTP/1.1\n", "GET / HTTP/1.1\r\nHost: h\n", "GET / HTTP/1.1\r\nX: a\rb\r\n", "\n", "GET / HTTP/1.1\r\nX: a\0", "\r\r\n"]
+        {
             assert_eq!(refused(text), Some(400), "{text:?}");
         }
         assert!(read("GET / HTTP/1.1\r").unwrap().is_none());

@@ -8,6 +8,9 @@ use http::header::{ETAG, LAST_MODIFIED};
 use http::{HeaderMap, StatusCode};
 use wire::{Slots, Tag};
 
+use super::codings::Codings;
+use crate::rules::parts::Parts;
+use crate::rules::ranges::ByteRange;
 use crate::rules::vary::Selection;
 use crate::rules::{StoreTerms, conditional};
 
@@ -42,7 +45,18 @@ pub(crate) struct Head {
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) head: Head,
-    pub(crate) body: Bytes,
+    pub(crate) content: Content,
+    /// The whole body in other codings, made here.
+    pub(crate) codings: Arc<Codings>,
+}
+
+/// The bytes of a stored response.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// All of them.
+    Whole(Bytes),
+    /// Some of them (RFC 9111, 3.3).
+    Parts(Parts),
 }
 
 impl Head {
@@ -68,11 +82,42 @@ impl Head {
 }
 
 impl Entry {
+    /// Returns an entry with all of its body.
+    pub(crate) fn whole(head: Head, body: Bytes) -> Self {
+        Self { head, content: Content::Whole(body), codings: Arc::default() }
+    }
+
+    /// Returns an entry with what is held of its body.
+    pub(crate) fn of_parts(head: Head, parts: Parts) -> Self {
+        let whole = parts.complete().filter(|_| parts.is_whole());
+        match whole.and_then(|complete| parts.read(ByteRange { first: 0, last: complete.saturating_sub(1) })) {
+            Some(chunks) => Self::whole(head, chunks.concat().into()),
+            None => Self { head, content: Content::Parts(parts), codings: Arc::default() },
+        }
+    }
+
+    /// Returns the same body under another head.
+    pub(crate) fn with_head(&self, head: Head) -> Self {
+        Self { head, content: self.content.clone(), codings: Arc::clone(&self.codings) }
+    }
+
+    /// Returns the length of its whole body, where that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match &self.content {
+            Content::Whole(body) => Some(body.len() as u64),
+            Content::Parts(parts) => parts.complete(),
+        }
+    }
+
     /// Returns the bytes that it takes.
     pub(crate) fn weight(&self) -> usize {
         let fields: usize = self.head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
         let tags: usize = self.head.tags.iter().map(|tag| tag.as_str().len() + 32).sum();
-        self.body.len() + fields + tags + 512
+        let content = match &self.content {
+            Content::Whole(body) => body.len(),
+            Content::Parts(parts) => parts.weight(),
+        };
+        content + self.codings.weight() + fields + tags + 512
     }
 }
 

@@ -93,17 +93,19 @@ impl Flow {
         self.changed.send_replace(());
     }
 
-    /// Returns the whole body, where it was kept.
-    pub(crate) fn whole(&self) -> Option<Bytes> {
+    /// Returns the whole body with its `last` bytes, which nobody has yet; where it was kept.
+    pub(crate) fn whole(&self, last: &Bytes) -> Option<Bytes> {
         let inner = self.lock();
-        if !inner.kept {
+        if !inner.kept || inner.bytes + last.len() > inner.most {
             return None;
         }
-        if let ([only], []) = inner.chunks.as_slices() {
-            return Some(only.clone());
+        match inner.chunks.as_slices() {
+            ([], []) => return Some(last.clone()),
+            ([only], []) if last.is_empty() => return Some(only.clone()),
+            _ => {}
         }
-        let mut whole = BytesMut::with_capacity(inner.bytes);
-        inner.chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+        let mut whole = BytesMut::with_capacity(inner.bytes + last.len());
+        inner.chunks.iter().chain([last]).for_each(|chunk| whole.extend_from_slice(chunk));
         Some(whole.freeze())
     }
 
@@ -207,7 +209,8 @@ mod tests {
         assert!(early.next().await.is_none());
         let all: Vec<_> = late.map(|chunk| chunk.unwrap()).collect().await;
         assert_eq!(all.concat(), b"ab");
-        assert_eq!(flow.whole().unwrap(), "ab");
+        assert_eq!(flow.whole(&Bytes::new()).unwrap(), "ab");
+        assert_eq!(flow.whole(&"c".into()).unwrap(), "abc");
     }
 
     #[tokio::test]
@@ -215,7 +218,7 @@ mod tests {
         let flow = Arc::new(Flow::new(10));
         let mut reader = flow.read().unwrap();
         flow.push(Bytes::from(vec![1; WINDOW]), || {}).await.unwrap();
-        assert!(flow.whole().is_none());
+        assert!(flow.whole(&Bytes::new()).is_none());
         let pushing = tokio::spawn({
             let flow = Arc::clone(&flow);
             async move { flow.push(Bytes::from(vec![2; WINDOW]), || {}).await.is_ok() }

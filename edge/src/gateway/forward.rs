@@ -3,15 +3,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use config::Upstream;
+use config::{Route, Upstream};
 use http::header::{CONTENT_LENGTH, EXPECT, FORWARDED, HOST, VIA};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
+use wire::Target;
 
 use super::key::Scheme;
 use super::upstream::host_for;
 use crate::normalise::Ask;
-use crate::rules::fields;
+use crate::rules::{cookies, fields};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -48,9 +49,22 @@ pub(crate) fn is_loop(headers: &HeaderMap) -> bool {
     members.any(|member| member.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("atoll")))
 }
 
+/// Tells whether a request is not larger than what the upstream takes: else it would answer with an error that
+/// others might get (http.md 31).
+pub(crate) fn fits_upstream(method: &Method, target: &Target, headers: &HeaderMap, upstream: &Upstream) -> bool {
+    let field = |(name, value): (&HeaderName, &HeaderValue)| (name.as_str().len() + value.len() + 4) as u64;
+    let line = (method.as_str().len() + target.as_str().len() + 12) as u64;
+    let largest = headers.iter().map(field).max().unwrap_or(0);
+    largest <= upstream.max_field.0 && line + headers.iter().map(field).sum::<u64>() <= upstream.max_request_head.0
+}
+
 /// Returns the fields of the request upstream, before those that only its answer's storing needs.
-pub(crate) fn upstream_headers(ask: &Ask, client: &Client, upstream: &Upstream) -> HeaderMap {
-    let mut headers = fields::upstream_request(&ask.headers, &[], false);
+pub(crate) fn upstream_headers(ask: &Ask, client: &Client, route: &Route, upstream: &Upstream) -> HeaderMap {
+    let mut headers = fields::upstream_request(&ask.headers, &route.pass_request_headers, false);
+    for name in &route.strip_request_headers {
+        headers.remove(name);
+    }
+    cookies::filter(&mut headers, &route.cookies);
     // A safe method's body does not go upstream (http.md 30), and `100-continue` was settled with us.
     if ask.method.is_safe() {
         headers.remove(CONTENT_LENGTH);
@@ -120,6 +134,11 @@ mod tests {
             target: "/".parse().unwrap(),
             headers: told,
         };
+        let network = config::Network::from_json(&serde_json::json!({
+            "upstreams": { "u": { "servers": ["http://127.0.0.1:1"] } },
+            "routes": { "r": { "hosts": ["*"], "upstream": "u" } },
+        }));
+        let route = network.unwrap().routes.into_values().next().unwrap();
         let upstream = Upstream {
             name: "u".parse().unwrap(),
             servers: vec![],
@@ -131,7 +150,7 @@ mod tests {
             max_request_head: config::ByteSize(16 << 10),
         };
         let client = Client { scheme: Scheme::Http, addresses: vec!["192.0.2.1".parse().unwrap()] };
-        let sent = upstream_headers(&ask, &client, &upstream);
+        let sent = upstream_headers(&ask, &client, &route, &upstream);
         for gone in ["content-length", "expect", "x-original-url"] {
             assert!(!sent.contains_key(gone), "{gone}");
         }

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use wire::{Host, Matched, PurgeTable, Target};
 
 use super::entry::{Entry, Stored};
+use crate::rules::Wishes;
 
 /// The moment at which a request was read.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,8 @@ pub(crate) enum Found {
     Fresh(Arc<Entry>),
     /// Serve it, and fetch a fresh one meanwhile.
     StaleWhileRevalidate(Arc<Entry>, Why),
+    /// Serve it, stale as it is: the client takes it so.
+    Stale(Arc<Entry>),
     /// Ask the upstream whether it is still right. It may stand in for an error within its window.
     Revalidate(Arc<Entry>, Why),
     /// Fetch.
@@ -53,6 +56,8 @@ pub(crate) enum Why {
     Stale,
     /// It is to be asked for again on each use.
     NoCache,
+    /// The client wishes it newer.
+    Wish,
     /// The lease ran out.
     Fenced,
 }
@@ -68,6 +73,7 @@ impl Why {
             Self::Settings => "settings",
             Self::Stale => "stale",
             Self::NoCache => "no-cache",
+            Self::Wish => "request",
             Self::Fenced => "fenced",
         }
     }
@@ -80,6 +86,7 @@ pub(crate) fn find(
     purges: &PurgeTable,
     (host, target): (&Host, &Target),
     upstream_request: &HeaderMap,
+    wishes: &Wishes,
     moment: &Moment,
 ) -> Found {
     if !moment.standing.holds() && route.when_fenced == WhenFenced::Refuse {
@@ -101,7 +108,7 @@ pub(crate) fn find(
         // Without a strong validator a fenced edge fetches in full (P4).
         return if entry.head.has_strong_etag() { Found::Revalidate(Arc::clone(entry), Why::Fenced) } else { Found::Nothing(Why::Fenced) };
     }
-    by_freshness(entry, matched, moment.boot)
+    by_freshness(entry, matched, wishes, moment.boot)
 }
 
 /// P7: availability is the route's choice.
@@ -113,15 +120,24 @@ pub(crate) fn may_rely(when_fenced: WhenFenced, standing: &Standing) -> bool {
     }
 }
 
-fn by_freshness(entry: &Arc<Entry>, matched: Matched, boot: Duration) -> Found {
+fn by_freshness(entry: &Arc<Entry>, matched: Matched, wishes: &Wishes, boot: Duration) -> Found {
     let terms = &entry.head.terms;
+    let age = entry.head.age(boot);
     let why = match matched {
         Matched::Soft(_) => Why::SoftPurged,
         _ if terms.no_cache => Why::NoCache,
-        _ if entry.head.age(boot) < terms.lifetime => return Found::Fresh(Arc::clone(entry)),
+        _ if age < terms.lifetime && wishes.refuse(age, terms.lifetime - age) => return Found::Revalidate(Arc::clone(entry), Why::Wish),
+        _ if age < terms.lifetime => return Found::Fresh(Arc::clone(entry)),
         _ => Why::Stale,
     };
-    if stale_for(entry, boot) < terms.stale_while_revalidate && !terms.no_cache {
+    if terms.no_cache {
+        return Found::Revalidate(Arc::clone(entry), why);
+    }
+    let stale_for = stale_for(entry, boot);
+    if why == Why::Stale && !terms.must_revalidate && wishes.take_stale(stale_for) {
+        return Found::Stale(Arc::clone(entry));
+    }
+    if stale_for < terms.stale_while_revalidate && !wishes.refuse(age, Duration::MAX) {
         return Found::StaleWhileRevalidate(Arc::clone(entry), why);
     }
     Found::Revalidate(Arc::clone(entry), why)
@@ -132,9 +148,23 @@ fn stale_for(entry: &Entry, boot: Duration) -> Duration {
     entry.head.age(boot).saturating_sub(entry.head.terms.lifetime)
 }
 
-/// Decides whether a stale response may stand in for an error (RFC 5861, 4).
-pub(crate) fn may_stand_in(entry: &Entry, boot: Duration) -> bool {
-    stale_for(entry, boot) < entry.head.terms.stale_if_error
+/// What an upstream failed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It says itself that it can't answer: 500, 502, 503, 504.
+    Status,
+    /// It could not be reached, or did not answer in time.
+    Silence,
+}
+
+/// Decides whether a stale response may stand in for an answer (RFC 5861, 4; RFC 9111, 4.2.4).
+pub(crate) fn may_stand_in(entry: &Entry, trouble: Trouble, boot: Duration) -> bool {
+    let terms = &entry.head.terms;
+    let window = match trouble {
+        Trouble::Status => terms.stale_if_error,
+        Trouble::Silence => terms.disconnected.max(terms.stale_if_error),
+    };
+    stale_for(entry, boot) < window
 }
 
 #[cfg(test)]
@@ -151,6 +181,7 @@ mod tests {
         purges: PurgeTable,
         host: Host,
         target: Target,
+        wishes: Wishes,
     }
 
     impl World {
@@ -160,7 +191,13 @@ mod tests {
                 "routes": { "r": { "hosts": ["*"], "upstream": "u", "when_fenced": when_fenced } },
             }))
             .unwrap();
-            Self { network, purges: PurgeTable::new([0; 16]), host: "h".parse().unwrap(), target: "/a".parse().unwrap() }
+            Self {
+                network,
+                purges: PurgeTable::new([0; 16]),
+                host: "h".parse().unwrap(),
+                target: "/a".parse().unwrap(),
+                wishes: Wishes::default(),
+            }
         }
 
         fn route(&self) -> &Route {
@@ -176,6 +213,7 @@ mod tests {
                 must_revalidate: false,
                 stale_while_revalidate: Duration::from_secs(5),
                 stale_if_error: Duration::from_secs(60),
+                disconnected: Duration::from_secs(90),
                 no_cache: false,
                 dropped_on_reuse: vec![],
             };
@@ -192,7 +230,7 @@ mod tests {
                 settings: self.route().settings,
                 received_boot: Duration::from_secs(100),
             };
-            let mut entry = Entry { head, body: Bytes::new() };
+            let mut entry = Entry::whole(head, Bytes::new());
             change(&mut entry);
             Stored { variants: vec![Arc::new(entry)] }
         }
@@ -200,9 +238,10 @@ mod tests {
         fn find(&self, stored: &Stored, at: u64, fenced_for: Option<u64>) -> String {
             let standing = Standing { applied: 9, fenced_for: fenced_for.map(Duration::from_secs) };
             let moment = Moment { boot: Duration::from_secs(at), standing, generation: 0 };
-            match find(Some(stored), self.route(), &self.purges, (&self.host, &self.target), &HeaderMap::new(), &moment) {
+            match find(Some(stored), self.route(), &self.purges, (&self.host, &self.target), &HeaderMap::new(), &self.wishes, &moment) {
                 Found::Fresh(_) => "fresh".to_owned(),
                 Found::StaleWhileRevalidate(_, why) => format!("serve, {}", why.as_str()),
+                Found::Stale(_) => "serve, stale".to_owned(),
                 Found::Revalidate(_, why) => format!("ask, {}", why.as_str()),
                 Found::Nothing(why) => format!("fetch, {}", why.as_str()),
                 Found::Refuse => "refuse".to_owned(),
@@ -218,9 +257,23 @@ mod tests {
         assert_eq!(world.find(&stored, 110, None), "serve, stale");
         assert_eq!(world.find(&stored, 114, None), "serve, stale");
         assert_eq!(world.find(&stored, 115, None), "ask, stale");
-        assert!(
-            may_stand_in(&stored.variants[0], Duration::from_secs(169)) && !may_stand_in(&stored.variants[0], Duration::from_secs(170))
-        );
+        let may = |trouble, at| may_stand_in(&stored.variants[0], trouble, Duration::from_secs(at));
+        assert!(may(Trouble::Status, 169) && !may(Trouble::Status, 170));
+        assert!(may(Trouble::Silence, 199) && !may(Trouble::Silence, 200));
+    }
+
+    #[test]
+    fn rule_22_a_client_may_wish_it_newer_or_take_it_older() {
+        let mut world = World::new("revalidate".into());
+        let stored = world.stored(|_| {});
+        world.wishes.max_stale = Some(Duration::from_secs(7));
+        assert_eq!(world.find(&stored, 117, None), "serve, stale");
+        assert_eq!(world.find(&stored, 118, None), "ask, stale");
+        let strict = world.stored(|entry| entry.head.terms.must_revalidate = true);
+        assert_eq!(world.find(&strict, 117, None), "ask, stale");
+        world.wishes = Wishes { max_age: Some(Duration::from_secs(3)), ..Wishes::default() };
+        assert_eq!(world.find(&stored, 103, None), "fresh");
+        assert_eq!(world.find(&stored, 104, None), "ask, request");
     }
 
     #[test]

@@ -4,16 +4,24 @@ use std::sync::Arc;
 
 use config::{Route, Upstream};
 use follow::boottime;
-use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE, VIA};
+use http::header::{
+    AGE, AUTHORIZATION, CONTENT_LENGTH, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, VIA,
+};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use wire::{Matched, Timestamp};
+use wire::{Matched, Target, Timestamp};
 
-use super::entry::{Entry, Head};
-use super::fetch::{self, Job, Led};
+use super::coded;
+use super::codings::Coded;
+use super::compress::{self, may_compress};
+use super::entry::{Content, Entry, Head};
+use super::fetch::{self, Led};
 use super::fills::{Begun, Fill, Part, Progress};
-use super::forward::{Client, is_loop, upstream_headers};
+use super::forward::{Client, fits_upstream, is_loop, upstream_headers};
+use super::job::Job;
 use super::key::CacheKey;
-use super::lookup::{Found, Moment, Why, find, may_stand_in};
+use super::lookup::{Found, Moment, Trouble, Why, find, may_stand_in};
+use super::parts::{self, Fit};
+use super::pass::{self, Passing};
 use super::tunnel;
 use super::upstream::{Answer as Answered, Call, Inform};
 use crate::applied::View;
@@ -25,9 +33,8 @@ use crate::normalise::Ask;
 use crate::outcome::{Answer, Outcome};
 use crate::refuse::Refusal;
 use crate::represent::{self, Representation};
-use crate::rules::conditional::Voice;
-use crate::rules::invalidate::{self, Place};
-use crate::rules::{Directives, Forward, NotStored, age, fields};
+use crate::rules::conditional::{Validators, Voice, range_applies};
+use crate::rules::{Forward, NotStored, Wishes, age, date, fields, update};
 
 /// How often a request that could not share a fetch looks again before it fetches for itself.
 const LOOKS: usize = 3;
@@ -42,6 +49,7 @@ pub(crate) struct Visit<'a> {
     key: CacheKey,
     /// The fields as they go upstream: what selects a variant.
     headers: HeaderMap,
+    wishes: Wishes,
     /// The way back to the client, before the answer.
     exchange: &'a Arc<Exchange>,
 }
@@ -53,8 +61,26 @@ pub(crate) struct Asker<'a> {
     pub(crate) exchange: &'a Arc<Exchange>,
 }
 
+/// Returns the target that counts: as the route's policy leaves the query (http.md 28).
+pub(crate) fn keyed(route: &Route, target: &Target) -> Target {
+    let Some(query) = target.query() else { return target.clone() };
+    let counts = route.query.apply(query);
+    if counts.as_deref() == Some(query) {
+        return target.clone();
+    }
+    // A part of a canonical target is one.
+    target.with_query(counts.as_deref()).unwrap_or_else(|| target.clone())
+}
+
 /// Answers a request for `route`.
-pub(crate) async fn serve(edge: &Arc<Edge>, view: &Arc<View>, route: &Route, ask: &Ask, body: Option<ByteStream>, asker: Asker<'_>) -> Answer {
+pub(crate) async fn serve(
+    edge: &Arc<Edge>,
+    view: &Arc<View>,
+    route: &Route,
+    ask: &Ask,
+    body: Option<ByteStream>,
+    asker: Asker<'_>,
+) -> Answer {
     let Asker { client, moment, exchange } = asker;
     let Some(upstream) = view.network.upstreams.get(&route.upstream) else {
         return Answer::refused("route", &Refusal::UpstreamFailed);
@@ -62,15 +88,19 @@ pub(crate) async fn serve(edge: &Arc<Edge>, view: &Arc<View>, route: &Route, ask
     if is_loop(&ask.headers) {
         return Answer::refused("route", &Refusal::Loop);
     }
-    let key = CacheKey { scheme: client.scheme, host: ask.host.clone(), target: ask.target.clone() };
-    let headers = upstream_headers(ask, &client, upstream);
-    let visit = Visit { edge, view, route, upstream, ask, key, headers, exchange };
+    let key = CacheKey { scheme: client.scheme, host: ask.host.clone(), target: keyed(route, &ask.target) };
+    let headers = upstream_headers(ask, &client, route, upstream);
+    if !fits_upstream(&ask.method, &key.target, &headers, upstream) {
+        return Answer::refused("route", &Refusal::HeadTooLarge);
+    }
+    let wishes = Wishes::of(&ask.headers, route.honour_request_directives);
+    let visit = Visit { edge, view, route, upstream, ask, key, headers, wishes, exchange };
     let answered = match ask.method {
         Method::GET if route.upgrade && exchange.upgrades() => visit.tunnel().await,
         Method::GET | Method::HEAD => visit.read(moment).await,
         _ => visit.pass(body).await,
     };
-    answered.unwrap_or_else(|refusal| Answer::refused("route", &refusal))
+    answered.unwrap_or_else(|refusal| visit.refused(&refusal))
 }
 
 impl Visit<'_> {
@@ -81,21 +111,40 @@ impl Visit<'_> {
         for _ in 0..LOOKS {
             let (entry, why) = match self.look_up(&moment) {
                 Found::Refuse => return Err(Refusal::Fenced),
-                Found::Fresh(entry) => return Ok(self.serve_entry(&entry, "hit", None, &moment)),
-                Found::StaleWhileRevalidate(entry, why) => {
-                    self.refresh(&entry);
-                    return Ok(self.serve_entry(&entry, "stale", Some(why.as_str()), &moment));
+                Found::Fresh(entry) => match self.from(&entry, &moment, ("hit", None)).await {
+                    Some(answer) => return Ok(answer),
+                    None => (None, Why::Miss),
+                },
+                Found::Stale(entry) => match self.from(&entry, &moment, ("stale", Some("max-stale"))).await {
+                    Some(answer) => return Ok(answer),
+                    None => (None, Why::Stale),
+                },
+                Found::StaleWhileRevalidate(entry, why) => match self.from(&entry, &moment, ("stale", Some(why.as_str()))).await {
+                    Some(answer) => {
+                        self.refresh(&entry);
+                        return Ok(answer);
+                    }
+                    None => (None, why),
+                },
+                Found::Revalidate(entry, why) if self.is_spared(&entry, why, &moment) => {
+                    match self.from(&entry, &moment, ("stale", Some("stale-if-error"))).await {
+                        Some(answer) => return Ok(answer),
+                        None => (None, why),
+                    }
                 }
                 Found::Revalidate(entry, why) => (Some(entry), why),
                 Found::Nothing(why) => (None, why),
             };
             // RFC 9111, 5.2.1.7.
-            if Directives::of(&self.ask.headers).only_if_cached {
+            if self.wishes.only_if_cached {
                 return Err(Refusal::NotCached);
             }
-            if self.ask.method == Method::HEAD && entry.is_none() {
-                return self.pass(None).await;
+            // What a HEAD is answered with updates what is stored (RFC 9111, 4.3.5).
+            if self.ask.method == Method::HEAD {
+                return self.head(entry, why).await;
             }
+            // Only a whole body can be asked about: parts are fetched anew once they are stale.
+            let entry = entry.filter(|entry| matches!(entry.content, Content::Whole(_)));
             if !self.may_share(&entry) {
                 return self.lead(Arc::new(Fill::new()), None, entry, why).await;
             }
@@ -129,7 +178,15 @@ impl Visit<'_> {
 
     fn look_up(&self, moment: &Moment) -> Found {
         let stored = self.edge.responses.stored(&self.key);
-        find(stored.as_deref(), self.route, &self.current_view().purges, (&self.key.host, &self.key.target), &self.headers, moment)
+        let place = (&self.key.host, &self.key.target);
+        find(stored.as_deref(), self.route, &self.current_view().purges, place, &self.headers, &self.wishes, moment)
+    }
+
+    /// Whether an upstream in trouble is not asked this time: what is stored may stand in for its answer.
+    fn is_spared(&self, entry: &Entry, why: Why, moment: &Moment) -> bool {
+        why != Why::Fenced
+            && may_stand_in(entry, Trouble::Silence, moment.boot)
+            && !self.edge.responses.upstreams.may_probe(&self.upstream.name, moment.boot)
     }
 
     /// Whether the answer to this request may be the answer to others: nothing in it is its own.
@@ -142,12 +199,23 @@ impl Visit<'_> {
     }
 
     fn job(&self, entry: Option<Arc<Entry>>) -> Job {
-        Job { key: self.key.clone(), route: self.route.clone(), upstream: self.upstream.clone(), headers: self.headers.clone(), entry }
+        Job {
+            key: self.key.clone(),
+            sent: self.ask.target.clone(),
+            route: self.route.clone(),
+            upstream: self.upstream.clone(),
+            headers: self.headers.clone(),
+            entry,
+        }
     }
 
-    /// One fetch in the background, unless one runs.
+    /// One fetch in the background, unless one runs or the upstream is better left alone.
     fn refresh(&self, entry: &Arc<Entry>) {
-        if let Some(fill) = self.edge.responses.fills.lead_if_idle(&self.key) {
+        let is_whole = matches!(entry.content, Content::Whole(_));
+        if is_whole
+            && self.edge.responses.upstreams.may_probe(&self.upstream.name, boottime())
+            && let Some(fill) = self.edge.responses.fills.lead_if_idle(&self.key)
+        {
             fetch::start(self.edge, self.job(Some(Arc::clone(entry))), fill, None);
         }
     }
@@ -159,7 +227,7 @@ impl Visit<'_> {
             Led::Flow(head, body) => Ok(self.serve_flow(&head, body, why, head.headers.clone())),
             Led::Entry(renewed) => Ok(self.revalidated(&renewed, why)),
             Led::Direct(answer, reason) => Ok(self.direct(answer, why, reason)),
-            Led::Failed(refusal) => self.stand_in(refusal),
+            Led::Failed(refusal) => self.stand_in(refusal, why).await,
         }
     }
 
@@ -185,7 +253,7 @@ impl Visit<'_> {
             Progress::Entry(renewed) if self.may_take(&renewed.head, had_started, moment) => {
                 Ok(Some(collapsed(self.revalidated(&renewed, why))))
             }
-            Progress::Failed(refusal) => self.stand_in(refusal).map(Some),
+            Progress::Failed(refusal) => self.stand_in(refusal, why).await.map(Some),
             Progress::NotShared => {
                 let fill = Arc::new(Fill::new());
                 self.lead(fill, None, entry, why).await.map(Some)
@@ -209,52 +277,132 @@ impl Visit<'_> {
     }
 
     /// Looks once more for something that may stand in for an error: what was purged or fenced meanwhile may not.
-    fn stand_in(&self, refusal: Refusal) -> Result<Answer, Refusal> {
+    async fn stand_in(&self, refusal: Refusal, why: Why) -> Result<Answer, Refusal> {
+        let trouble = if refusal == Refusal::UpstreamInTrouble { Trouble::Status } else { Trouble::Silence };
         let now = self.now();
-        match self.look_up(&now) {
-            Found::Fresh(entry) => Ok(self.serve_entry(&entry, "hit", None, &now)),
-            Found::StaleWhileRevalidate(entry, why) | Found::Revalidate(entry, why)
-                if why != Why::Fenced && may_stand_in(&entry, now.boot) =>
-            {
-                Ok(self.serve_entry(&entry, "stale", Some("stale-if-error"), &now))
+        let found = match self.look_up(&now) {
+            Found::Fresh(entry) => self.from(&entry, &now, ("hit", None)).await,
+            Found::Stale(entry) | Found::StaleWhileRevalidate(entry, _) => self.from(&entry, &now, ("stale", Some("stale-if-error"))).await,
+            Found::Revalidate(entry, why) if why != Why::Fenced && may_stand_in(&entry, trouble, now.boot) => {
+                self.from(&entry, &now, ("stale", Some("stale-if-error"))).await
             }
-            _ => Err(refusal),
+            _ => None,
+        };
+        Ok(found.unwrap_or_else(|| {
+            let mut answer = Answer::refused("route", &refusal);
+            answer.outcome = answer.outcome.after(forward(why));
+            answer
+        }))
+    }
+
+    /// Answers from what is stored, and where only parts of it are, with what is missing fetched; nothing where
+    /// that can't be.
+    async fn from(&self, entry: &Arc<Entry>, moment: &Moment, told: (&'static str, Option<&'static str>)) -> Option<Answer> {
+        let Content::Parts(held) = &entry.content else { return Some(self.serve_entry(entry, told, moment)) };
+        if self.ask.method == Method::HEAD {
+            return entry.length().is_some().then(|| self.serve_entry(entry, told, moment));
+        }
+        let headers = self.stored_fields(&entry.head, &entry.head.headers);
+        let applies = self.range_applies(&headers);
+        match parts::fit(&self.ask.headers, applies, &headers, held) {
+            Fit::Answer(response) => Some(Answer { response, outcome: self.told(&entry.head, told, moment) }),
+            Fit::Useless => None,
+            Fit::Missing(_) if self.wishes.only_if_cached => None,
+            Fit::Missing(missing) => {
+                let completed = parts::complete(self.edge, &self.job(None), entry, missing).await?;
+                let response = match &completed.content {
+                    Content::Whole(_) => self.serve_entry(&Arc::new(completed), told, moment).response,
+                    Content::Parts(held) => match parts::fit(&self.ask.headers, applies, &headers, held) {
+                        Fit::Answer(response) => response,
+                        Fit::Missing(_) | Fit::Useless => return None,
+                    },
+                };
+                let outcome = Outcome::forwarded("miss", Forward::Partial, StatusCode::PARTIAL_CONTENT, true, None);
+                Some(Answer { response, outcome })
+            }
         }
     }
 
-    /// A stored response. `Date` and `Expires` stay as they were; `Age` grows.
-    fn serve_entry(&self, entry: &Entry, result: &'static str, detail: Option<&'static str>, moment: &Moment) -> Answer {
-        let grown = entry.head.age(boottime());
-        let mut headers = entry.head.headers.clone();
-        for name in &entry.head.terms.dropped_on_reuse {
+    fn range_applies(&self, stored: &HeaderMap) -> bool {
+        let now = Timestamp::now();
+        let validators = Validators {
+            etag: stored.get(ETAG).and_then(|etag| etag.to_str().ok()),
+            last_modified: date::field(stored, &LAST_MODIFIED, now).time(),
+            date: date::field(stored, &http::header::DATE, now).time(),
+        };
+        range_applies(&self.ask.headers, &validators, now)
+    }
+
+    /// The fields of a stored response, as they are sent. `Date` and `Expires` stay as they were; `Age` grows.
+    fn stored_fields(&self, head: &Head, headers: &HeaderMap) -> HeaderMap {
+        let mut headers = headers.clone();
+        for name in &head.terms.dropped_on_reuse {
             headers.remove(name);
         }
-        headers.insert(AGE, age::value(grown));
+        headers.insert(AGE, age::value(head.age(boottime())));
         self.finish_fields(&mut headers);
-        let whole = Representation {
-            status: entry.head.status,
-            headers,
-            length: entry.body.len() as u64,
-            source: Source::Memory(entry.body.clone()),
-        };
-        let response = represent::answer(&self.ask.method, &self.ask.headers, whole, Voice::Cache, Timestamp::now());
-        let detail = if moment.standing.holds() { detail } else { Some("fenced") };
-        Answer { response, outcome: Outcome::stored(result, ttl(&entry.head), detail) }
+        headers
     }
 
-    fn revalidated(&self, entry: &Entry, why: Why) -> Answer {
-        let mut answer = self.serve_entry(entry, "revalidated", Some(why.as_str()), &self.now());
+    /// A stored response.
+    fn serve_entry(&self, entry: &Arc<Entry>, told: (&'static str, Option<&'static str>), moment: &Moment) -> Answer {
+        let (headers, source, length) = self.representation(entry);
+        let headers = self.stored_fields(&entry.head, &headers);
+        let whole = Representation { status: entry.head.status, headers, length, source };
+        let response = represent::answer(&self.ask.method, &self.ask.headers, whole, Voice::Cache, Timestamp::now());
+        Answer { response, outcome: self.told(&entry.head, told, moment) }
+    }
+
+    /// The coding of a stored body that this client likes best, as far as it has been made.
+    fn representation(&self, entry: &Arc<Entry>) -> (HeaderMap, Source, u64) {
+        let length = entry.length().unwrap_or_default();
+        let body = match &entry.content {
+            Content::Whole(body) => body.clone(),
+            // Answers to HEAD have no bytes.
+            Content::Parts(_) => bytes::Bytes::new(),
+        };
+        let mut headers = entry.head.headers.clone();
+        if !may_compress(entry.head.status, &headers, Some(length), self.route.compress) {
+            return (headers, Source::Memory(body), length);
+        }
+        if let Some(coding) = compress::coding_for(&self.ask.headers) {
+            match entry.codings.get(coding) {
+                Coded::Made(coded) => {
+                    return (coded::headers(&headers, &coded), Source::Memory(coded.bytes.clone()), coded.bytes.len() as u64);
+                }
+                Coded::Useless => {}
+                Coded::Unmade => {
+                    let (edge, key, entry) = (Arc::clone(self.edge), self.key.clone(), Arc::clone(entry));
+                    self.edge.runtime.spawn(async move { edge.responses.code(&key, &entry, coding).await });
+                }
+            }
+        }
+        update::vary_by_coding(&mut headers);
+        (headers, Source::Memory(body), length)
+    }
+
+    fn told(&self, head: &Head, (result, detail): (&'static str, Option<&'static str>), moment: &Moment) -> Outcome {
+        let detail = if moment.standing.holds() { detail } else { Some("fenced") };
+        // What was soft-purged is stale, whatever its lifetime (RFC 9211, 2.4).
+        let ttl = if detail == Some(Why::SoftPurged.as_str()) { ttl(head).min(0) } else { ttl(head) };
+        Outcome::stored(result, ttl, detail)
+    }
+
+    fn revalidated(&self, entry: &Arc<Entry>, why: Why) -> Answer {
+        let mut answer = self.serve_entry(entry, ("revalidated", Some(why.as_str())), &self.now());
         answer.outcome = Outcome::forwarded("revalidated", Forward::Stale, StatusCode::NOT_MODIFIED, true, Some(why.as_str()));
         answer
     }
 
     /// A response that flows in, to be stored when it is whole.
     fn serve_flow(&self, head: &Head, body: ByteStream, why: Why, mut headers: HeaderMap) -> Answer {
+        if may_compress(head.status, &headers, head.length, self.route.compress) {
+            update::vary_by_coding(&mut headers);
+        }
         self.finish_fields(&mut headers);
         headers.remove(CONTENT_LENGTH);
         let body = framed(head.status, head.length, body);
-        let body = if self.ask.method == Method::HEAD { body.without_bytes() } else { body };
-        let outcome = Outcome::forwarded("miss", forward(why), head.status, true, detail(why));
+        let outcome = Outcome::forwarded("miss", forward(why), head.status, true, self.detail(why));
         Answer { response: Response { status: head.status, headers, body }, outcome }
     }
 
@@ -262,6 +410,15 @@ impl Visit<'_> {
         let status = answer.status;
         let outcome = Outcome::forwarded("pass", forward(why), status, false, Some(reason.as_str()));
         Answer { response: self.passed_on(answer), outcome }
+    }
+
+    /// Our own word, where it says more; that the node is fenced comes first.
+    fn detail(&self, why: Why) -> Option<&'static str> {
+        match why {
+            _ if !self.edge.lease.standing().holds() => Some(Why::Fenced.as_str()),
+            Why::Miss | Why::VaryMiss | Why::Stale => None,
+            why => Some(why.as_str()),
+        }
     }
 
     /// An upstream's answer for this request alone, without what is about one connection.
@@ -283,13 +440,34 @@ impl Visit<'_> {
         headers.append(VIA, HeaderValue::from_static("1.1 atoll"));
     }
 
+    fn refused(&self, refusal: &Refusal) -> Answer {
+        Answer::refused("route", refusal)
+    }
+
+    /// A HEAD that is not answered from the cache, and what its answer means for what is stored.
+    async fn head(&self, entry: Option<Arc<Entry>>, why: Why) -> Result<Answer, Refusal> {
+        let job = self.job(entry);
+        let sent = pass::head(self.edge, &job, self.inform()).await;
+        match sent {
+            Ok(answer) => {
+                let outcome = Outcome::forwarded("pass", forward(why), answer.status, false, Some("method"));
+                Ok(Answer { response: self.passed_on(answer), outcome })
+            }
+            Err(refusal) => self.stand_in(refusal, why).await,
+        }
+    }
+
+    fn inform(&self) -> Inform {
+        let exchange = Arc::clone(self.exchange);
+        Box::new(move |status, headers| exchange.inform(status, &fields::interim(headers)))
+    }
+
     /// A websocket, where the upstream agrees.
     async fn tunnel(&self) -> Result<Answer, Refusal> {
         let mut headers = self.headers.clone();
         tunnel::ask_for_it(&mut headers);
         self.edge.metrics.upstream_requests.inc();
-        let inform: Inform = Box::new(|_, _| {});
-        let call = Call { method: Method::GET, target: &self.ask.target, headers, body: None, inform };
+        let call = Call { method: Method::GET, target: &self.key.target, headers, body: None, inform: Box::new(|_, _| {}), retries: 0 };
         let mut answer = self.edge.responses.upstreams.send(self.upstream, call).await?;
         let outcome = Outcome::forwarded("tunnel", Forward::Method, answer.status, false, Some("upgrade"));
         if let Some(switched) = answer.switched.take() {
@@ -302,43 +480,23 @@ impl Visit<'_> {
         Ok(Answer { response: self.passed_on(answer), outcome })
     }
 
-    /// A request that is neither answered from the cache nor stored; an unsafe one makes invalid what it changed.
+    /// A request that is neither answered from the cache nor shared; an unsafe one makes invalid what it changed.
     async fn pass(&self, body: Option<ByteStream>) -> Result<Answer, Refusal> {
         // A safe method has no use for a body, and some upstreams read one (http.md 30).
         let body = if self.ask.method.is_safe() { None } else { body };
-        self.edge.metrics.upstream_requests.inc();
-        let exchange = Arc::clone(self.exchange);
-        let inform: Inform = Box::new(move |status, headers| exchange.inform(status, &fields::interim(headers)));
-        let (upstream, ask, key, headers) = (self.upstream.clone(), self.ask.clone(), self.key.clone(), self.headers.clone());
-        let sending = send_and_invalidate(Arc::clone(self.edge), upstream, ask, key, headers, body, inform);
+        let mut job = self.job(None);
+        if let Some(stored) = self.edge.responses.stored(&self.key)
+            && let Some(entry) = stored.select(&self.headers)
+        {
+            coded::map_conditions(entry, &mut job.headers);
+        }
+        let passing = Passing { ask: self.ask.clone(), job, body, inform: self.inform() };
         // A client that leaves must not keep what its request changed from being invalidated.
+        let sending = pass::send_and_invalidate(Arc::clone(self.edge), passing);
         let answer = self.edge.runtime.spawn(sending).await.unwrap_or(Err(Refusal::UpstreamFailed))?;
-        let reason = if self.ask.method == Method::HEAD { Forward::UriMiss } else { Forward::Method };
-        let outcome = Outcome::forwarded("pass", reason, answer.status, false, Some("method"));
+        let outcome = Outcome::forwarded("pass", Forward::Method, answer.status, false, Some("method"));
         Ok(Answer { response: self.passed_on(answer), outcome })
     }
-}
-
-/// Sends a request that is not looked up, and makes invalid what it may have changed: before the first
-/// byte of the answer, and also where none came (P8).
-async fn send_and_invalidate(
-    edge: Arc<Edge>,
-    upstream: Upstream,
-    ask: Ask,
-    key: CacheKey,
-    headers: HeaderMap,
-    body: Option<ByteStream>,
-    inform: Inform,
-) -> Result<Answered, Refusal> {
-    let call = Call { method: ask.method.clone(), target: &ask.target, headers, body, inform };
-    let sent = edge.responses.upstreams.send(&upstream, call).await;
-    let empty = HeaderMap::new();
-    let (status, fields) = sent.as_ref().map_or((None, &empty), |answer| (Some(answer.status), &answer.headers));
-    let place = Place { scheme: key.scheme.as_str(), authority: &ask.authority, target: &ask.target };
-    for target in invalidate::targets(&ask.method, status, place, fields) {
-        edge.responses.invalidate(&CacheKey { target, ..key.clone() });
-    }
-    sent
 }
 
 fn collapsed(mut answer: Answer) -> Answer {
@@ -366,13 +524,6 @@ fn forward(why: Why) -> Forward {
         Why::VaryMiss => Forward::VaryMiss,
         Why::Miss | Why::Purged | Why::Settings => Forward::UriMiss,
         Why::Stale | Why::SoftPurged | Why::NoCache | Why::Fenced => Forward::Stale,
-    }
-}
-
-/// Our own word, where it says more.
-fn detail(why: Why) -> Option<&'static str> {
-    match why {
-        Why::Miss | Why::VaryMiss | Why::Stale => None,
-        why => Some(why.as_str()),
+        Why::Wish => Forward::Request,
     }
 }

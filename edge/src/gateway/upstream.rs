@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,18 +19,17 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use wire::Target;
+use wire::{Target, UpstreamName};
 
+use super::health::Health;
+use super::meter::{BodyBytes, Metering};
 use crate::message::ByteStream;
 use crate::refuse::Refusal;
 
 /// Idle connections that are kept per server.
 const IDLE: usize = 64;
 
-/// A head of an upstream's response.
-const HEAD_MOST: usize = 64 << 10;
-
-type Http = Client<HttpConnector, UnsyncBoxBody<Bytes, io::Error>>;
+type Http = Client<Metering, UnsyncBoxBody<Bytes, io::Error>>;
 
 /// What an upstream answered.
 pub(crate) struct Answer {
@@ -39,8 +38,19 @@ pub(crate) struct Answer {
     /// The length that it announced.
     pub(crate) length: Option<u64>,
     pub(crate) body: ByteStream,
+    /// Counts what really came behind its head.
+    pub(crate) on_wire: Option<BodyBytes>,
     /// The connection itself, where the upstream switched to another protocol.
     pub(crate) switched: Option<OnUpgrade>,
+}
+
+impl Answer {
+    /// Tells whether more came behind the head than was announced (http.md 32).
+    pub(crate) fn says_too_little(&self) -> bool {
+        let is_chunked = self.headers.contains_key(http::header::TRANSFER_ENCODING);
+        let announced = self.length.filter(|_| !is_chunked);
+        announced.zip(self.on_wire.as_ref()).is_some_and(|(length, on_wire)| on_wire.count() > length)
+    }
 }
 
 /// Who is told of interim responses (RFC 9110, 15.2), with their fields.
@@ -53,56 +63,102 @@ pub(crate) struct Call<'a> {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<ByteStream>,
     pub(crate) inform: Inform,
+    /// How often it is sent again where the connection failed before an answer.
+    pub(crate) retries: u64,
 }
 
-/// The clients of all upstreams, by how long a connection may take.
+/// What a client is made for: how long a connection may take, and how large a response's head may be.
+type Kind = (Duration, usize);
+
+/// The clients of all upstreams, and how these are.
 #[derive(Debug, Default)]
 pub(crate) struct Upstreams {
-    clients: Mutex<HashMap<Duration, Http>>,
+    clients: Mutex<HashMap<Kind, Http>>,
+    health: Mutex<HashMap<UpstreamName, Health>>,
     turn: AtomicUsize,
 }
 
 impl Upstreams {
-    fn client(&self, connect_timeout: Duration) -> Http {
+    fn client(&self, upstream: &Upstream) -> Http {
+        let kind = (upstream.connect_timeout, usize::try_from(upstream.max_head.0).unwrap_or(usize::MAX));
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let build = || {
             let mut connector = HttpConnector::new();
-            connector.set_connect_timeout(Some(connect_timeout));
+            connector.set_connect_timeout(Some(kind.0));
             connector.set_nodelay(true);
             let mut builder = Client::builder(TokioExecutor::new());
-            builder.pool_max_idle_per_host(IDLE).pool_timer(TokioTimer::new()).set_host(false).http1_max_buf_size(HEAD_MOST);
-            builder.build(connector)
+            builder.pool_max_idle_per_host(IDLE).pool_timer(TokioTimer::new()).set_host(false).http1_max_buf_size(kind.1);
+            builder.build(Metering(connector))
         };
-        clients.entry(connect_timeout).or_insert_with(build).clone()
+        clients.entry(kind).or_insert_with(build).clone()
+    }
+
+    /// Tells whether who could do without the upstream may ask it now.
+    pub(crate) fn may_probe(&self, upstream: &UpstreamName, now: Duration) -> bool {
+        self.with_health(upstream, |health| health.may_probe(now))
+    }
+
+    fn with_health<T>(&self, upstream: &UpstreamName, change: impl FnOnce(&mut Health) -> T) -> T {
+        let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        change(all.entry(upstream.clone()).or_default())
     }
 
     /// Sends a request and returns the answer's head, with its body to come.
     pub(crate) async fn send(&self, upstream: &Upstream, call: Call<'_>) -> Result<Answer, Refusal> {
-        let Call { method, target, headers, body, inform } = call;
+        let Call { method, target, headers, mut body, inform, retries } = call;
+        let inform: Arc<Inform> = Arc::new(inform);
+        let mut left = if method.is_idempotent() && body.is_none() { retries } else { 0 };
+        let answer = loop {
+            let request =
+                Attempt { method: method.clone(), target, headers: headers.clone(), body: body.take(), inform: Arc::clone(&inform) };
+            match self.attempt(upstream, request).await {
+                Err(Refusal::UpstreamFailed) if left > 0 => left -= 1,
+                answer => break answer,
+            }
+        };
+        let is_well = answer.as_ref().is_ok_and(|answer| !is_trouble(answer.status));
+        self.with_health(&upstream.name, |health| if is_well { health.answered() } else { health.failed() });
+        answer
+    }
+
+    async fn attempt(&self, upstream: &Upstream, attempt: Attempt<'_>) -> Result<Answer, Refusal> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let server = upstream.servers.get(turn % upstream.servers.len().max(1)).ok_or(Refusal::UpstreamFailed)?;
-        let mut request = http::Request::new(box_body(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = uri(server, target).ok_or(Refusal::UpstreamFailed)?;
-        *request.headers_mut() = headers;
+        let mut request = http::Request::new(box_body(attempt.body));
+        *request.method_mut() = attempt.method;
+        *request.uri_mut() = uri(server, attempt.target).ok_or(Refusal::UpstreamFailed)?;
+        *request.headers_mut() = attempt.headers;
         hyper::ext::on_informational(&mut request, move |interim| {
             // `100 Continue` is between us and the upstream.
             if interim.status() != StatusCode::CONTINUE {
-                inform(interim.status(), interim.headers());
+                (attempt.inform)(interim.status(), interim.headers());
             }
         });
-        let client = self.client(upstream.connect_timeout);
-        let answer = tokio::time::timeout(upstream.timeout, client.request(request)).await;
-        let answer = answer.map_err(|_| Refusal::UpstreamTimedOut)?.map_err(|error| {
+        let answer = tokio::time::timeout(upstream.timeout, self.client(upstream).request(request)).await;
+        let mut answer = answer.map_err(|_| Refusal::UpstreamTimedOut)?.map_err(|error| {
             tracing::warn!(upstream = %upstream.name, %server, error = %Chain(&error), "an upstream failed");
             Refusal::UpstreamFailed
         })?;
-        let mut answer = answer;
         let switched = (answer.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut answer));
+        let on_wire = answer.extensions().get::<BodyBytes>().cloned();
         let (head, body) = answer.into_parts();
         let length = body.size_hint().exact();
-        Ok(Answer { status: head.status, headers: head.headers, length, body: read_body(body, upstream.timeout), switched })
+        Ok(Answer { status: head.status, headers: head.headers, length, body: read_body(body, upstream.timeout), switched, on_wire })
     }
+}
+
+/// One try of a call.
+struct Attempt<'a> {
+    method: Method,
+    target: &'a Target,
+    headers: HeaderMap,
+    body: Option<ByteStream>,
+    inform: Arc<Inform>,
+}
+
+/// The statuses by which an upstream says that it can't answer (RFC 5861, 4).
+pub(crate) fn is_trouble(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
 
 /// An error with all its causes.

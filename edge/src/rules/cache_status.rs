@@ -18,6 +18,10 @@ pub(crate) enum Forward {
     VaryMiss,
     /// What is stored is stale.
     Stale,
+    /// Only some of it is stored.
+    Partial,
+    /// The client wishes it.
+    Request,
 }
 
 impl Forward {
@@ -28,6 +32,8 @@ impl Forward {
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
             Self::Stale => "stale",
+            Self::Partial => "partial",
+            Self::Request => "request",
         }
     }
 }
@@ -59,6 +65,12 @@ impl CacheStatus {
     /// Returns the member of an answer for which the upstream was asked (RFC 9211, 2.2).
     pub(crate) fn forwarded(reason: Forward) -> Self {
         Self { forward: Some(reason), ..Self::hit() }
+    }
+
+    /// Returns the same for a request that had gone on to the upstream (RFC 9211, 2.2).
+    #[must_use]
+    pub(crate) fn after(self, reason: Forward) -> Self {
+        Self { forward: Some(reason), is_made: false, ..self }
     }
 
     /// Adds what the upstream answered, which matters where the client gets another status (RFC 9211, 2.3).

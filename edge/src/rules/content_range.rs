@@ -37,17 +37,6 @@ pub(crate) enum BadPart {
     Length,
 }
 
-impl BadPart {
-    /// Returns the reason's name.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Multipart => "multipart",
-            Self::ContentRange => "content-range",
-            Self::Length => "part-length",
-        }
-    }
-}
-
 impl From<BadPart> for NotStored {
     fn from(_: BadPart) -> Self {
         Self::Range
@@ -228,7 +217,6 @@ mod tests {
             assert_eq!(check_206(&headers(lines), length), expected, "{lines:?} {length:?}");
         }
         assert_eq!(NotStored::from(BadPart::Length), NotStored::Range);
-        assert_eq!(BadPart::Length.as_str(), "part-length");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which header fields pass: what ends at each hop, what a stranger may not tell an upstream, and what only a cache reads.
 
-use http::header::{CONNECTION, RANGE};
+use http::header::{CONNECTION, CONTENT_LENGTH, RANGE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName};
 use wire::Tag;
 
@@ -86,6 +86,16 @@ pub(crate) fn interim(headers: &HeaderMap) -> HeaderMap {
     passed
 }
 
+/// Tells whether a response's body ends where everybody would say that it ends (RFC 9112, 6.1 and 6.3).
+pub(crate) fn is_framed_soundly(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(CONTENT_LENGTH),
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// Drops what is about one connection: Connection, all that it lists, and the fields that it should have
 /// listed (RFC 9110, 7.6.1).
 ///
@@ -108,6 +118,21 @@ pub(crate) fn drop_strangers_claims(headers: &mut HeaderMap, allowed: &[HeaderNa
     for name in STRIPPED.into_iter().filter(|name| allowed.iter().all(|allowed| allowed != name)) {
         headers.remove(name);
     }
+    let disguised: Vec<_> = headers.keys().filter(|name| is_disguised(name)).cloned().collect();
+    for name in disguised.iter().filter(|name| !allowed.contains(name)) {
+        headers.remove(name);
+    }
+}
+
+/// Many upstreams read `_` in a name as `-` (CGI's variables have no other): such a name is another way to say
+/// what strangers must not, or to frame a message anew.
+fn is_disguised(name: &HeaderName) -> bool {
+    const OF_THE_MESSAGE: [&str; 3] = ["host", "content-length", "content-type"];
+    if !name.as_str().contains('_') {
+        return false;
+    }
+    let plain = name.as_str().replace('_', "-");
+    [STRIPPED.as_slice(), HOP_BY_HOP.as_slice(), OF_THE_MESSAGE.as_slice()].iter().any(|names| names.contains(&plain.as_str()))
 }
 
 /// Drops the client's own conditions and range from a request whose answer others may share; the edge puts

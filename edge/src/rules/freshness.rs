@@ -24,19 +24,22 @@ pub(crate) enum Lifetime {
 
 /// Decides how long a response is fresh: s-maxage, max-age, Expires less Date, then what may be guessed (RFC 9111, 4.2.1).
 ///
-/// A targeted `source` puts Expires out of force (RFC 9213, 2.2). `default`, where a route has one, takes
-/// the place of the guess, within the same bounds.
+/// A targeted `source` puts Expires out of force (RFC 9213, 2.2). `by_status` is what the route says of this
+/// very status; `default`, where a route has one, takes the place of the guess, within the same bounds.
 pub(crate) fn lifetime(
     status: StatusCode,
     headers: &HeaderMap,
     (directives, source): (&Directives, Source),
     received_at: Timestamp,
-    default: Option<Duration>,
+    (by_status, default): (Option<Duration>, Option<Duration>),
 ) -> Lifetime {
     let named = directives.s_maxage.or(directives.max_age);
     let expires = || if source.is_targeted() { None } else { until_expires(headers, received_at) };
     if let Some(explicit) = named.or_else(expires) {
         return Lifetime::Explicit(explicit);
+    }
+    if let Some(by_status) = by_status {
+        return Lifetime::Heuristic(by_status);
     }
     if !may_be_guessed(status, directives) {
         return Lifetime::None;
@@ -78,7 +81,7 @@ mod tests {
     fn of(status: u16, lines: &[(&str, &str)], received_at: Timestamp, default: Option<Duration>) -> Lifetime {
         let headers = headers(lines);
         let (directives, source) = governing(&headers);
-        lifetime(StatusCode::from_u16(status).unwrap(), &headers, (&directives, source), received_at, default)
+        lifetime(StatusCode::from_u16(status).unwrap(), &headers, (&directives, source), received_at, (None, default))
     }
 
     #[test]

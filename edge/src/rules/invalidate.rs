@@ -34,6 +34,12 @@ pub(crate) fn targets(method: &Method, status: Option<StatusCode>, place: Place<
     targets
 }
 
+/// Tells whether a field of an answer names the request's own target.
+pub(crate) fn names_target(place: Place<'_>, answer: &HeaderMap, name: &http::HeaderName) -> bool {
+    let mut named = named(answer, name, place);
+    matches!((named.next(), named.next()), (Some(target), None) if &target == place.target)
+}
+
 fn named<'a>(answer: &'a HeaderMap, name: &http::HeaderName, place: Place<'a>) -> impl Iterator<Item = Target> + use<'a> {
     answer.get_all(name).iter().filter_map(move |line| resolve(place, line.to_str().ok()?))
 }

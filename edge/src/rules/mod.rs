@@ -11,11 +11,13 @@ pub(crate) mod dictionary;
 pub(crate) mod targeted;
 pub(crate) mod age;
 pub(crate) mod freshness;
+pub(crate) mod cookies;
 pub(crate) mod vary;
 pub(crate) mod fields;
 pub(crate) mod terms;
 pub(crate) mod storable;
 pub(crate) mod update;
+pub(crate) mod wishes;
 pub(crate) mod conditional;
 pub(crate) mod ranges;
 pub(crate) mod content_range;
@@ -23,6 +25,7 @@ pub(crate) mod parts;
 pub(crate) mod slices;
 pub(crate) mod negotiate;
 pub(crate) mod invalidate;
+pub(crate) mod groups;
 pub(crate) mod cache_status;
 
 #[cfg(test)]
@@ -36,3 +39,4 @@ pub(crate) use cache_status::{CacheStatus, Forward};
 pub(crate) use directives::Directives;
 pub(crate) use storable::{Policy, RequestFacts};
 pub(crate) use terms::{NotStored, StoreTerms};
+pub(crate) use wishes::Wishes;

@@ -1,8 +1,6 @@
 //! The slices in which a large representation is fetched, so that a client's range brings little more from
 //! the upstream than what it asked for (http.md, 20).
 
-use std::ops::RangeInclusive;
-
 use super::ranges::ByteRange;
 
 /// Returns the whole slices in which `range` lies (http.md, 20): less than one slice more at either end, and
@@ -13,12 +11,6 @@ pub(crate) fn slice_of(range: ByteRange, slice: u64, complete: Option<u64>) -> B
     let last = (range.last - range.last % slice).saturating_add(slice - 1);
     let last = complete.map_or(last, |complete| last.min(complete.saturating_sub(1)));
     ByteRange { first, last: last.max(first) }
-}
-
-/// Returns the numbers of the slices in which `range` lies.
-pub(crate) fn slice_numbers(range: ByteRange, slice: u64) -> RangeInclusive<u64> {
-    let slice = slice.max(1);
-    range.first / slice..=range.last / slice
 }
 
 /// Returns the bytes of the slice with this number; nothing where it lies beyond the end.
@@ -59,10 +51,6 @@ mod tests {
 
     #[test]
     fn rule_20_slices_are_numbered_from_the_start() {
-        let numbers = |first, last| slice_numbers(range(first, last), 10).collect::<Vec<_>>();
-        assert_eq!(numbers(0, 9), [0]);
-        assert_eq!(numbers(9, 30), [0, 1, 2, 3]);
-        assert_eq!(slice_numbers(range(7, 8), 0).collect::<Vec<_>>(), [7, 8]);
         let cases = [
             (0, None, Some((0, 9))),
             (3, None, Some((30, 39))),

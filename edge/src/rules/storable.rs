@@ -12,7 +12,11 @@ use super::freshness::{self, Lifetime};
 use super::targeted::{self, Source};
 use super::terms::{NotStored, StoreTerms};
 use super::vary::{self, Variance};
-use config::SetCookie;
+use config::{Route, SetCookie};
+
+/// How long after its lifetime a response that names no window stands in for an upstream that can't be
+/// reached: the RFC sets no bound (RFC 9111, 4.2.4), and a day outlasts most outages.
+const DISCONNECTED: Duration = Duration::from_secs(24 * 3600);
 
 /// What matters of the request that a response answers.
 #[derive(Clone, Debug)]
@@ -37,10 +41,17 @@ pub(crate) struct RequestFacts {
 }
 
 /// What a route says about storing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
     /// The lifetime of responses that name none, in place of the guess from Last-Modified.
     pub(crate) default_lifetime: Option<Duration>,
+    /// The same for this very status.
+    pub(crate) status_lifetime: Option<Duration>,
+    /// No lifetime is longer.
+    pub(crate) max_lifetime: Option<Duration>,
+    /// The windows of responses that name none.
+    pub(crate) stale_while_revalidate: Option<Duration>,
+    pub(crate) stale_if_error: Option<Duration>,
     /// What becomes of responses with Set-Cookie.
     pub(crate) set_cookie: SetCookie,
     /// Whether errors that one unusual request may have provoked are stored where they say so.
@@ -49,7 +60,30 @@ pub(crate) struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { default_lifetime: None, set_cookie: SetCookie::Shared, cache_request_errors: true }
+        Self {
+            default_lifetime: None,
+            status_lifetime: None,
+            max_lifetime: None,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            set_cookie: SetCookie::Shared,
+            cache_request_errors: true,
+        }
+    }
+}
+
+impl Policy {
+    /// Returns what a route says about responses of this status.
+    pub(crate) fn of(route: &Route, status: StatusCode) -> Self {
+        Self {
+            default_lifetime: route.default_lifetime,
+            status_lifetime: route.status_lifetimes.get(status.as_u16()),
+            max_lifetime: route.max_lifetime,
+            stale_while_revalidate: route.stale_while_revalidate,
+            stale_if_error: route.stale_if_error,
+            set_cookie: route.set_cookie,
+            cache_request_errors: route.cache_request_errors,
+        }
     }
 }
 
@@ -72,8 +106,8 @@ pub(crate) fn decide(
     if vary::of(headers) == Variance::Star {
         return Err(NotStored::VaryStar);
     }
-    let lifetime = freshness::lifetime(status, headers, (&directives, source), now, policy.default_lifetime);
-    let lifetime = allowed(lifetime, request, status, &directives)?;
+    let lifetime = freshness::lifetime(status, headers, (&directives, source), now, (policy.status_lifetime, policy.default_lifetime));
+    let lifetime = allowed(lifetime, request, status, &directives)?.min(policy.max_lifetime.unwrap_or(Duration::MAX));
     let terms = terms(lifetime, age::initial(headers, request.sent_at, now), &directives, policy);
     if is_of_use(&terms, headers) { Ok(terms) } else { Err(NotStored::AlreadyStale) }
 }
@@ -91,7 +125,8 @@ fn check_status(request: &RequestFacts, status: StatusCode, directives: &Directi
     match status.as_u16() {
         100..=199 => Err(NotStored::NotFinal),
         304 => Err(NotStored::NotModified),
-        206 => Err(NotStored::Range),
+        // Of a part that was asked for, whoever takes it says which it is (`content_range`).
+        206 if !request.has_range => Err(NotStored::Range),
         416 if request.has_range => Err(NotStored::Range),
         412 if request.has_conditions => Err(NotStored::Conditional),
         400 | 405 | 413 | 414 | 431 | 501 if !policy.cache_request_errors => Err(NotStored::RequestError),
@@ -102,7 +137,7 @@ fn check_status(request: &RequestFacts, status: StatusCode, directives: &Directi
 
 /// The final statuses that are registered and that ask nothing of a cache beyond what is done here.
 fn is_understood(status: u16) -> bool {
-    matches!(status, 200..=205 | 207 | 208 | 226 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421..=426)
+    matches!(status, 200..=208 | 226 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421..=426)
         || matches!(status, 428 | 429 | 431 | 451 | 500..=508 | 510 | 511)
 }
 
@@ -152,6 +187,9 @@ fn allowed(lifetime: Lifetime, request: &RequestFacts, status: StatusCode, direc
 fn terms(lifetime: Duration, initial_age: Duration, directives: &Directives, policy: &Policy) -> StoreTerms {
     let is_forbidden = directives.must_revalidate || directives.proxy_revalidate || directives.is_no_cache();
     let window = |named: Option<Duration>| if is_forbidden { Duration::ZERO } else { named.unwrap_or_default() };
+    let if_error = directives.stale_if_error.or(policy.stale_if_error);
+    // A named window also bounds what may be done without a connection.
+    let unnamed = if directives.s_maxage.is_some() || lifetime.is_zero() { None } else { Some(DISCONNECTED) };
     let mut dropped_on_reuse = directives.qualified_fields();
     if policy.set_cookie == SetCookie::Strip && !dropped_on_reuse.contains(&SET_COOKIE) {
         dropped_on_reuse.push(SET_COOKIE);
@@ -160,8 +198,9 @@ fn terms(lifetime: Duration, initial_age: Duration, directives: &Directives, pol
         lifetime,
         initial_age,
         must_revalidate: is_forbidden || directives.s_maxage.is_some(),
-        stale_while_revalidate: window(directives.stale_while_revalidate),
-        stale_if_error: window(directives.stale_if_error),
+        stale_while_revalidate: window(directives.stale_while_revalidate.or(policy.stale_while_revalidate)),
+        stale_if_error: window(if_error),
+        disconnected: window(if_error.or(unnamed)),
         no_cache: directives.is_no_cache(),
         dropped_on_reuse,
     }

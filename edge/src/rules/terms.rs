@@ -19,6 +19,8 @@ pub(crate) struct StoreTerms {
     pub(crate) stale_while_revalidate: Duration,
     /// How long after its lifetime it stands in for an error (RFC 5861, 4).
     pub(crate) stale_if_error: Duration,
+    /// How long after its lifetime it stands in for an upstream that can't be reached (RFC 9111, 4.2.4).
+    pub(crate) disconnected: Duration,
     /// It is asked for again on each use (RFC 9111, 5.2.2.4).
     pub(crate) no_cache: bool,
     /// Fields that only the first client gets: those of `no-cache="…"` and `private="…"`, and a stripped Set-Cookie.
@@ -70,6 +72,8 @@ pub(crate) enum NotStored {
     AlreadyStale,
     /// Its tags can't all be kept, so that it could not be purged by them.
     Tags,
+    /// Where its body ends can be read in two ways (RFC 9112, 6.3).
+    Framing,
     /// It is larger than the route stores.
     TooLarge,
     /// It answers conditions that the request alone had (RFC 9110, 13.1.1 and 13.1.4).
@@ -96,6 +100,7 @@ impl NotStored {
             Self::NoFreshness => "no-freshness",
             Self::AlreadyStale => "already-stale",
             Self::Tags => "tags",
+            Self::Framing => "framing",
             Self::TooLarge => "too-large",
             Self::Conditional => "conditional",
         }
@@ -130,6 +135,7 @@ mod tests {
             must_revalidate: no_cache,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
+            disconnected: Duration::ZERO,
             no_cache,
             dropped_on_reuse: Vec::new(),
         };

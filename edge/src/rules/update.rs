@@ -14,15 +14,6 @@ const OF_THE_BODY: [HeaderName; 3] = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_
 /// (RFC 9530, 2 and 3; RFC 3230; RFC 1864).
 pub(crate) const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-md5"];
 
-/// Who gave the stored body the coding that it has, and with it ETag and Vary.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Coder<'a> {
-    /// The upstream: it is stored as it was sent.
-    Upstream,
-    /// The edge, from a body that the upstream sent uncoded under this ETag.
-    Edge(Option<&'a HeaderValue>),
-}
-
 /// A stored answer to GET, as far as an answer to HEAD is compared with it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StoredGet<'a> {
@@ -30,11 +21,8 @@ pub(crate) struct StoredGet<'a> {
     pub(crate) status: StatusCode,
     /// Its fields.
     pub(crate) headers: &'a HeaderMap,
-    /// The length of the whole body as the upstream sent it, before the edge coded it; nothing where only
-    /// parts are held and the whole is of unknown length.
+    /// The length of the whole body; nothing where only parts are held and the whole is of unknown length.
     pub(crate) length: Option<u64>,
-    /// Who coded it.
-    pub(crate) coder: Coder<'a>,
 }
 
 /// What an answer to HEAD means for a stored answer to GET.
@@ -55,8 +43,8 @@ pub(crate) enum HeadVerdict {
 /// connection; a field that was not received stays. Age alone does not stay: it told how long the answer before
 /// was on its way, and this one came without. The caller dates a 304 that has no Date, as it does any response
 /// (RFC 9110, 6.6.1): else it would be as old as the answer before.
-pub(crate) fn by_304(stored: &HeaderMap, coder: Coder<'_>, received: &HeaderMap) -> HeaderMap {
-    let news = news(coder, received);
+pub(crate) fn by_304(stored: &HeaderMap, received: &HeaderMap) -> HeaderMap {
+    let news = news(received);
     let mut updated = stored.clone();
     updated.remove(AGE);
     for name in news.keys() {
@@ -76,11 +64,7 @@ pub(crate) fn by_head(stored: &StoredGet<'_>, status: StatusCode, received: &Hea
     if status != StatusCode::OK {
         return HeadVerdict::Leave;
     }
-    if is_of_same_content(stored, received) {
-        HeadVerdict::Update(by_304(stored.headers, stored.coder, received))
-    } else {
-        HeadVerdict::Invalidate
-    }
+    if is_of_same_content(stored, received) { HeadVerdict::Update(by_304(stored.headers, received)) } else { HeadVerdict::Invalidate }
 }
 
 /// Makes Vary say that there is a choice of codings, where it does not yet (RFC 9110, 12.5.5).
@@ -102,34 +86,20 @@ pub(crate) fn vary_by_coding(headers: &mut HeaderMap) {
 }
 
 /// What of an answer's fields is news for the stored response.
-fn news(coder: Coder<'_>, received: &HeaderMap) -> HeaderMap {
+fn news(received: &HeaderMap) -> HeaderMap {
     let mut news = received.clone();
     fields::drop_hop_by_hop(&mut news);
     for name in &OF_THE_BODY {
         news.remove(name);
-    }
-    if matches!(coder, Coder::Edge(_)) {
-        news.remove(ETAG);
-        for name in DIGESTS {
-            news.remove(name);
-        }
-        // The upstream's own share of Vary is news like any other, ours stays in it.
-        if news.contains_key(VARY) {
-            vary_by_coding(&mut news);
-        }
     }
     news
 }
 
 /// The content of another status than 200 is that of another representation.
 fn is_of_same_content(stored: &StoredGet<'_>, received: &HeaderMap) -> bool {
-    let etag = match stored.coder {
-        Coder::Upstream => stored.headers.get(ETAG),
-        Coder::Edge(etag) => etag,
-    };
     let agrees = |name: &HeaderName, known: Option<&HeaderValue>| received.get_all(name).iter().all(|line| known == Some(line));
     stored.status == StatusCode::OK
-        && agrees(&ETAG, etag)
+        && agrees(&ETAG, stored.headers.get(ETAG))
         && agrees(&LAST_MODIFIED, stored.headers.get(LAST_MODIFIED))
         && agrees_on_length(stored.length, received)
 }
@@ -161,12 +131,12 @@ mod tests {
     }
 
     fn updated(stored: &[(&str, &str)], received: &[(&str, &str)]) -> Vec<(String, String)> {
-        lines(&by_304(&headers(stored), Coder::Upstream, &headers(received)))
+        lines(&by_304(&headers(stored), &headers(received)))
     }
 
     fn head(stored: &[(&str, &str)], status: u16, received: &[(&str, &str)]) -> HeadVerdict {
         let (stored, received) = (headers(stored), headers(received));
-        let stored = StoredGet { status: StatusCode::OK, headers: &stored, length: Some(10), coder: Coder::Upstream };
+        let stored = StoredGet { status: StatusCode::OK, headers: &stored, length: Some(10) };
         by_head(&stored, StatusCode::from_u16(status).unwrap(), &received)
     }
 
@@ -210,24 +180,6 @@ mod tests {
     fn rule_14_the_age_of_the_answer_before_does_not_stay() {
         assert_eq!(updated(&[("age", "50")], &[("date", "d")]), lines(&headers(&[("date", "d")])));
         assert_eq!(updated(&[("age", "50")], &[("age", "3")]), lines(&headers(&[("age", "3")])));
-    }
-
-    #[test]
-    fn rule_15_a_304_leaves_alone_what_the_edge_made() {
-        let ours = [("content-encoding", "br"), ("etag", "\"ours\""), ("vary", "Accept-Language, Accept-Encoding")];
-        let theirs = HeaderValue::from_static("\"theirs\"");
-        let cases: [(&[(&str, &str)], &str); 5] = [
-            (&[("etag", "\"theirs\""), ("repr-digest", "sha-256=:YQ==:"), ("content-md5", "x")], "Accept-Language, Accept-Encoding"),
-            (&[("vary", "Accept-Language")], "Accept-Language, Accept-Encoding"),
-            (&[("vary", "Accept-Language, Cookie")], "Accept-Language, Cookie, Accept-Encoding"),
-            (&[("vary", "accept-encoding, Cookie")], "accept-encoding, Cookie"),
-            (&[("vary", "*")], "*"),
-        ];
-        for (received, vary) in cases {
-            let map = by_304(&headers(&ours), Coder::Edge(Some(&theirs)), &headers(received));
-            let expected = [("content-encoding", "br"), ("etag", "\"ours\""), ("vary", vary)];
-            assert_eq!(lines(&map), lines(&headers(&expected)), "{received:?}");
-        }
     }
 
     #[test]
@@ -277,27 +229,9 @@ mod tests {
     }
 
     #[test]
-    fn rule_15_a_head_is_compared_with_what_the_upstream_sent() {
-        let map = headers(&[("content-encoding", "br"), ("etag", "\"ours\""), ("vary", "Accept-Encoding")]);
-        let theirs = HeaderValue::from_static("\"theirs\"");
-        let coded = |etag| StoredGet { status: StatusCode::OK, headers: &map, length: Some(4000), coder: Coder::Edge(etag) };
-        let cases = [
-            (Some(&theirs), "\"theirs\"", "4000", true),
-            (Some(&theirs), "\"ours\"", "4000", false),
-            (Some(&theirs), "\"theirs\"", "900", false),
-            (None, "\"theirs\"", "4000", false),
-        ];
-        for (etag, received, length, is_same) in cases {
-            let verdict = by_head(&coded(etag), StatusCode::OK, &headers(&[("etag", received), ("content-length", length)]));
-            let expected = if is_same { HeadVerdict::Update(map.clone()) } else { HeadVerdict::Invalidate };
-            assert_eq!(verdict, expected, "{etag:?} {received} {length}");
-        }
-    }
-
-    #[test]
     fn rule_15_a_stored_error_is_not_what_a_200_describes() {
         let map = headers(&[]);
-        let stored = |status, length| StoredGet { status, headers: &map, length, coder: Coder::Upstream };
+        let stored = |status, length| StoredGet { status, headers: &map, length };
         let received = headers(&[("content-length", "7")]);
         assert_eq!(by_head(&stored(StatusCode::NOT_FOUND, Some(7)), StatusCode::OK, &received), HeadVerdict::Invalidate);
         let of_parts = by_head(&stored(StatusCode::OK, None), StatusCode::OK, &received);

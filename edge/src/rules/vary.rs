@@ -3,7 +3,8 @@
 use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
 use http::{HeaderMap, HeaderName};
 
-use super::list;
+use super::{cookies, list};
+use config::CookieName;
 
 /// What a response's Vary says (RFC 9110, 12.5.5; RFC 9111, 4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,21 +29,31 @@ pub(crate) fn of(headers: &HeaderMap) -> Variance {
     Variance::Fields(fields)
 }
 
-/// The fields of one request that picked a response, each in its normal form; nothing where it was absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Selection(pub(crate) Vec<(HeaderName, Option<Vec<u8>>)>);
+/// What of one request picked a response: fields, each in its normal form, and cookies; nothing where one
+/// was absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Selection {
+    pub(crate) fields: Vec<(HeaderName, Option<Vec<u8>>)>,
+    pub(crate) cookies: Vec<(CookieName, Option<Vec<u8>>)>,
+}
 
 /// Returns what `request` says in these fields (RFC 9111, 4.1).
 ///
 /// `request` is to be what the upstream was sent: a field that was stripped on the way picked nothing.
-pub(crate) fn selecting(fields: &[HeaderName], request: &HeaderMap) -> Selection {
-    Selection(fields.iter().map(|name| (name.clone(), normal(name, request))).collect())
+/// `cookies` are those that the route tells variants apart by.
+pub(crate) fn selecting(fields: &[HeaderName], cookies: &[CookieName], request: &HeaderMap) -> Selection {
+    let of = |name: &CookieName| cookies::value(request, name).map(<[u8]>::to_vec);
+    Selection {
+        fields: fields.iter().map(|name| (name.clone(), normal(name, request))).collect(),
+        cookies: cookies.iter().map(|name| (name.clone(), of(name))).collect(),
+    }
 }
 
 impl Selection {
     /// Tells whether `request` picks the response that was stored for this selection; absent matches absent only.
     pub(crate) fn matches(&self, request: &HeaderMap) -> bool {
-        self.0.iter().all(|(name, stored)| is_same(name, stored.as_deref(), request))
+        self.fields.iter().all(|(name, stored)| is_same(name, stored.as_deref(), request))
+            && self.cookies.iter().all(|(name, stored)| cookies::value(request, name) == stored.as_deref())
     }
 }
 
@@ -138,9 +149,9 @@ mod tests {
         for (name, stored, asked) in cases {
             let lines = |values: &[&'static str]| headers(&values.iter().map(|value| (name, *value)).collect::<Vec<_>>());
             let names = [HeaderName::from_static(name)];
-            let selection = selecting(&names, &lines(stored));
+            let selection = selecting(&names, &[], &lines(stored));
             assert!(selection.matches(&lines(asked)), "{name} {stored:?} {asked:?}");
-            assert!(selecting(&names, &lines(asked)).matches(&lines(stored)), "{name} {stored:?} {asked:?}");
+            assert!(selecting(&names, &[], &lines(asked)).matches(&lines(stored)), "{name} {stored:?} {asked:?}");
         }
     }
 
@@ -158,7 +169,10 @@ mod tests {
         ];
         for (name, stored, asked) in cases {
             let lines = |values: &[&'static str]| headers(&values.iter().map(|value| (name, *value)).collect::<Vec<_>>());
-            assert!(!selecting(&[HeaderName::from_static(name)], &lines(stored)).matches(&lines(asked)), "{name} {stored:?} {asked:?}");
+            assert!(
+                !selecting(&[HeaderName::from_static(name)], &[], &lines(stored)).matches(&lines(asked)),
+                "{name} {stored:?} {asked:?}"
+            );
         }
     }
 

@@ -1,0 +1,139 @@
+//! What is fetched and how it is judged: by the rules, at one position, under one route's settings.
+
+use std::sync::Arc;
+
+use config::{Route, Upstream};
+use http::header::{AUTHORIZATION, COOKIE, DATE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
+use http::{HeaderMap, Method, StatusCode};
+use wire::{Matched, Subject, Tag, Target, Timestamp};
+
+use super::entry::{Entry, Head};
+use super::key::CacheKey;
+use super::lookup::{Trouble, may_rely, may_stand_in};
+use crate::applied::View;
+use crate::edge::Edge;
+use crate::rules::vary::{self, Variance};
+use crate::rules::{Directives, NotStored, Policy, RequestFacts, date, fields, groups, storable};
+
+/// What is fetched.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) key: CacheKey,
+    /// The target as the client sent it: it is purged by this one too.
+    pub(crate) sent: Target,
+    pub(crate) route: Route,
+    pub(crate) upstream: Upstream,
+    /// The fields for the upstream; conditions of our own are added.
+    pub(crate) headers: HeaderMap,
+    /// What is stored already, to be asked about, or to stand in for an error.
+    pub(crate) entry: Option<Arc<Entry>>,
+}
+
+/// What was true when a fetch started.
+#[derive(Clone, Debug)]
+pub(crate) struct Start {
+    pub(crate) view: Arc<View>,
+    /// The seq that this edge had applied (P4).
+    pub(crate) filled_at: u64,
+    /// The generation of its key (P8).
+    pub(crate) tombstone: u64,
+    pub(crate) sent_at: Timestamp,
+}
+
+impl Start {
+    /// P4: the position is read before the fetch starts, never after; and after the view, so that a
+    /// position of another history never goes with this one's view.
+    pub(crate) fn now(edge: &Edge, key: &CacheKey) -> Option<Self> {
+        let view = edge.applied.view()?;
+        let filled_at = edge.lease.standing().applied;
+        let tombstone = edge.responses.tombstones.generation(key);
+        Some(Self { view, filled_at, tombstone, sent_at: Timestamp::now() })
+    }
+}
+
+impl Job {
+    pub(crate) fn is_purged(&self, view: &View, head: &Head) -> bool {
+        let matched = view.purges.matched(&head.slots, &self.key.host, &self.key.target, head.filled_at);
+        matches!(matched, Matched::Hard(_)) || head.generation != view.generation
+    }
+
+    /// Whether what is stored may stand in for an answer: never what was purged meanwhile, and on a
+    /// fenced edge only by the route's choice.
+    pub(crate) fn may_stand_in(&self, edge: &Edge, entry: &Entry, trouble: Trouble) -> bool {
+        let relied = may_rely(self.route.when_fenced, &edge.lease.standing());
+        let unpurged = edge.applied.view().is_some_and(|view| !self.is_purged(&view, &entry.head));
+        relied && unpurged && may_stand_in(entry, trouble, follow::boottime())
+    }
+
+    /// Decides whether a response to `method` may be stored, and on which terms.
+    pub(crate) fn judge(
+        &self,
+        edge: &Edge,
+        start: &Start,
+        request: &RequestFacts,
+        (status, headers): (StatusCode, HeaderMap),
+        length: Option<u64>,
+    ) -> Result<Head, NotStored> {
+        let terms = storable::decide(request, status, &headers, &Policy::of(&self.route, status), Timestamp::now())?;
+        let mut tags = fields::tags(&headers).inspect_err(|_| {
+            edge.metrics.unstorable_tags.inc();
+        })?;
+        tags.extend(groups::tags(&headers, self.key.scheme.as_str(), &self.key.host));
+        let tags: Arc<[Tag]> = tags.into();
+        let Variance::Fields(mut names) = vary::of(&headers) else { return Err(NotStored::VaryStar) };
+        names.extend(self.route.key_headers.iter().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
+        Ok(Head {
+            status,
+            selection: vary::selecting(&names, &self.route.key_cookies, &self.headers),
+            slots: self.slots(&start.view, &tags),
+            headers,
+            length,
+            terms,
+            tags,
+            filled_at: start.filled_at,
+            generation: start.view.generation,
+            settings: self.route.settings,
+            received_boot: follow::boottime(),
+        })
+    }
+
+    /// Returns the slots of whatever purges a response with these tags.
+    pub(crate) fn slots(&self, view: &View, tags: &[Tag]) -> wire::Slots {
+        let keyed = (self.sent != self.key.target).then_some(&self.key.target);
+        view.purges.slots(&Subject { owner: &self.route.owner, host: &self.key.host, sent: &self.sent, keyed, tags })
+    }
+
+    /// Stores an entry, unless something passed meanwhile that it must not outlive.
+    pub(crate) fn store(&self, edge: &Edge, start: &Start, entry: &Arc<Entry>) {
+        let responses = &edge.responses;
+        responses.store(&self.key, entry, || {
+            let Some(view) = edge.applied.view() else { return false };
+            let same_generation = responses.tombstones.generation(&self.key) == start.tombstone;
+            same_generation && !self.is_purged(&view, &entry.head)
+        });
+    }
+
+    /// What storing asks of the request.
+    pub(crate) fn facts(&self, method: Method, describes_target: bool, start: &Start) -> RequestFacts {
+        let has = |name| self.headers.contains_key(name);
+        RequestFacts {
+            method,
+            has_authorization: has(AUTHORIZATION),
+            has_cookie: has(COOKIE),
+            no_store: Directives::of(&self.headers).no_store,
+            has_range: has(RANGE),
+            has_conditions: has(IF_MATCH) || has(IF_UNMODIFIED_SINCE),
+            describes_target,
+            sent_at: start.sent_at,
+        }
+    }
+}
+
+/// A response without a Date gets the time of its receipt (RFC 9110, 6.6.1).
+pub(crate) fn date_it(headers: &mut HeaderMap) {
+    if !headers.contains_key(DATE)
+        && let Ok(now) = date::imf(Timestamp::now()).parse()
+    {
+        headers.insert(DATE, now);
+    }
+}

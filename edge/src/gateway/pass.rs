@@ -1,0 +1,160 @@
+//! Requests that go upstream for one client alone, and what their answers mean for what is stored: a HEAD
+//! updates it, an unsafe method makes it invalid, a POST may bring a new one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::{StreamExt as _, stream};
+use http::header::CONTENT_LOCATION;
+use http::{HeaderMap, Method, StatusCode};
+use wire::Tag;
+
+use super::announce::Invalid;
+use super::entry::Entry;
+use super::fetch;
+use super::job::{Job, Start, date_it};
+use super::key::CacheKey;
+use super::serve::keyed;
+use super::upstream::{Answer, Call, Inform};
+use crate::edge::Edge;
+use crate::message::ByteStream;
+use crate::normalise::Ask;
+use crate::refuse::Refusal;
+use crate::rules::invalidate::{self, Place};
+use crate::rules::update::{self, HeadVerdict, StoredGet};
+use crate::rules::{fields, groups};
+
+/// How long an answer waits until the groups that it makes invalid are so at this edge.
+const GROUPS_IN_FORCE: Duration = Duration::from_millis(500);
+
+/// A request that is not looked up.
+pub(crate) struct Passing {
+    pub(crate) ask: Ask,
+    pub(crate) job: Job,
+    pub(crate) body: Option<ByteStream>,
+    pub(crate) inform: Inform,
+}
+
+/// Sends a HEAD, and updates or invalidates the stored answer to GET by what comes (RFC 9111, 4.3.5).
+pub(crate) async fn head(edge: &Arc<Edge>, job: &Job, inform: Inform) -> Result<Answer, Refusal> {
+    let start = Start::now(edge, &job.key).ok_or(Refusal::NotReady)?;
+    edge.metrics.upstream_requests.inc();
+    let call =
+        Call { method: Method::HEAD, target: &job.key.target, headers: job.headers.clone(), body: None, inform, retries: job.route.retry };
+    let answer = edge.responses.upstreams.send(&job.upstream, call).await?;
+    if let Some(entry) = &job.entry {
+        let stored = StoredGet { status: entry.head.status, headers: &entry.head.headers, length: entry.length() };
+        match update::by_head(&stored, answer.status, &answer.headers) {
+            HeadVerdict::Leave => {}
+            HeadVerdict::Invalidate => edge.responses.invalidate(&job.key),
+            HeadVerdict::Update(_) => refresh(edge, job, start, entry, answer.headers.clone()),
+        }
+    }
+    Ok(answer)
+}
+
+/// The body is as old as it was: its position is not raised.
+fn refresh(edge: &Edge, job: &Job, mut start: Start, entry: &Entry, mut received: HeaderMap) {
+    start.filled_at = entry.head.filled_at;
+    fields::drop_hop_by_hop(&mut received);
+    match fetch::renewed(edge, job, &start, entry, received) {
+        Ok(renewed) => job.store(edge, &start, &Arc::new(renewed)),
+        Err(_) => edge.responses.invalidate(&job.key),
+    }
+}
+
+/// Sends a request that is not looked up, and makes invalid what it may have changed: before the first
+/// byte of the answer, and also where none came (P8).
+pub(crate) async fn send_and_invalidate(edge: Arc<Edge>, passing: Passing) -> Result<Answer, Refusal> {
+    let Passing { ask, job, body, inform } = passing;
+    let is_post = ask.method == Method::POST;
+    edge.metrics.upstream_requests.inc();
+    let retries = job.route.retry;
+    let call = Call { method: ask.method.clone(), target: &job.key.target, headers: job.headers.clone(), body, inform, retries };
+    let started = Start::now(&edge, &job.key).map(|start| start.sent_at);
+    let sent = edge.responses.upstreams.send(&job.upstream, call).await;
+    let empty = HeaderMap::new();
+    let (status, answered) = sent.as_ref().map_or((None, &empty), |answer| (Some(answer.status), &answer.headers));
+    let place = Place { scheme: job.key.scheme.as_str(), authority: &ask.authority, target: &ask.target };
+    let targets = invalidate::targets(&ask.method, status, place, answered);
+    let everywhere = job.route.unsafe_invalidates == config::UnsafeInvalidates::Everywhere;
+    for target in &targets {
+        let target = keyed(&job.route, target);
+        edge.responses.invalidate(&CacheKey { target: target.clone(), ..job.key.clone() });
+        if everywhere {
+            edge.responses.announcer.announce(&job.route.owner, Invalid::Url(job.key.host.clone(), target));
+        }
+    }
+    if !targets.is_empty() && status.is_some() {
+        let tags = groups::invalidated(answered, job.key.scheme.as_str(), &job.key.host);
+        invalidate_groups(&edge, &job, tags).await;
+    }
+    let answer = sent?;
+    // The answer to a POST that says to be the representation of its target (RFC 9110, 9.3.3).
+    let names_target = is_post && invalidate::names_target(place, &answer.headers, &CONTENT_LOCATION);
+    match Start::now(&edge, &job.key) {
+        Some(mut start) if names_target => {
+            start.sent_at = started.unwrap_or(start.sent_at);
+            Ok(keep(edge, job, start, answer))
+        }
+        _ => Ok(answer),
+    }
+}
+
+/// A group may be of any number of URLs, so it is made invalid by the journal; the answer waits until that is in
+/// force here. Where it can't be had in time, this edge forgets all that it has stored.
+async fn invalidate_groups(edge: &Arc<Edge>, job: &Job, tags: Vec<Tag>) {
+    if tags.is_empty() {
+        return;
+    }
+    let Some(start) = Start::now(edge, &job.key) else { return };
+    let slots = job.slots(&start.view, &tags);
+    for tag in tags {
+        edge.responses.announcer.announce(&job.route.owner, Invalid::Tag(tag));
+    }
+    let in_force = async {
+        loop {
+            let matched = edge.applied.view().map(|view| view.purges.matched(&slots, &job.key.host, &job.key.target, start.filled_at));
+            if matches!(matched, Some(wire::Matched::Hard(_))) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    if tokio::time::timeout(GROUPS_IN_FORCE, in_force).await.is_err() {
+        tracing::warn!("cache groups could not be invalidated through the journal in time; forgetting all responses");
+        edge.responses.clear();
+    }
+}
+
+/// Stores an answer to POST as one to GET, when its body has passed whole.
+fn keep(edge: Arc<Edge>, job: Job, start: Start, answer: Answer) -> Answer {
+    let mut headers = answer.headers.clone();
+    fields::drop_hop_by_hop(&mut headers);
+    date_it(&mut headers);
+    let request = job.facts(Method::POST, true, &start);
+    let judged = job.judge(&edge, &start, &request, (answer.status, headers), answer.length);
+    let Some(head) = judged.ok().filter(|_| answer.status != StatusCode::PARTIAL_CONTENT) else { return answer };
+    let most = usize::try_from(job.route.max_object.0).unwrap_or(usize::MAX);
+    let (length, announced) = (answer.length, answer.length);
+    let state = (answer.body, Some((edge, job, start, head, BytesMut::new())));
+    let body = stream::unfold(state, move |(mut body, keeping)| async move {
+        let chunk = body.next().await;
+        let keeping = keeping.and_then(|(edge, job, start, head, mut kept)| {
+            match &chunk {
+                Some(Ok(chunk)) => kept.extend_from_slice(chunk),
+                Some(Err(_)) => return None,
+                None => {}
+            }
+            let is_whole = chunk.is_none() || announced == Some(kept.len() as u64);
+            if is_whole && announced.is_none_or(|length| length == kept.len() as u64) {
+                job.store(&edge, &start, &Arc::new(Entry::whole(head, kept.freeze())));
+                return None;
+            }
+            (kept.len() <= most).then_some((edge, job, start, head, kept))
+        });
+        chunk.map(|chunk| (chunk, (body, keeping)))
+    });
+    Answer { status: answer.status, headers: answer.headers, length, body: Box::pin(body), switched: None, on_wire: None }
+}

@@ -1,0 +1,110 @@
+//! Everything about stored responses of routes: the memory tier's share of them, what runs for them, and
+//! what makes them invalid.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use moka::sync::Cache;
+use tokio::sync::Semaphore;
+
+use super::announce::Announcer;
+use super::codings::Coded;
+use super::compress::Coding;
+use super::entry::{Content, Entry, Stored};
+use super::fills::Fills;
+use super::key::{CacheKey, Tombstones};
+use super::upstream::Upstreams;
+use crate::memory::{Held, HeldKey, Memory};
+
+/// For how long a key whose response could not be stored is fetched by each request for itself.
+const HIT_FOR_MISS: Duration = Duration::from_secs(5);
+
+/// Keys that are hit-for-miss at a time.
+const HIT_FOR_MISS_KEYS: u64 = 100_000;
+
+/// Bodies that are compressed at a time: it must not take all processors from those who only read.
+const COMPRESSING: usize = 2;
+
+/// Everything about stored responses of routes.
+#[derive(Debug)]
+pub(crate) struct Responses {
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) fills: Fills,
+    pub(crate) tombstones: Tombstones,
+    pub(crate) upstreams: Upstreams,
+    /// Keys whose last response could not be stored.
+    pub(crate) hit_for_miss: Cache<CacheKey, ()>,
+    /// Tells the journal what unsafe methods made invalid here.
+    pub(crate) announcer: Announcer,
+    compressing: Arc<Semaphore>,
+}
+
+impl Responses {
+    pub(crate) fn new(memory: Arc<Memory>) -> Self {
+        Self {
+            memory,
+            fills: Fills::default(),
+            tombstones: Tombstones::new(),
+            upstreams: Upstreams::default(),
+            hit_for_miss: Cache::builder().max_capacity(HIT_FOR_MISS_KEYS).time_to_live(HIT_FOR_MISS).build(),
+            announcer: Announcer::default(),
+            compressing: Arc::new(Semaphore::new(COMPRESSING)),
+        }
+    }
+
+    /// Returns what is stored for a URL.
+    pub(crate) fn stored(&self, key: &CacheKey) -> Option<Arc<Stored>> {
+        match self.memory.get(&HeldKey::Response(key.clone())) {
+            Some(Held::Responses(stored)) => Some(stored),
+            _ => None,
+        }
+    }
+
+    /// Stores an entry if `may` still holds at the very moment: one change of a key at a time, so an
+    /// invalidation comes either before, and is seen, or after, and takes the entry.
+    pub(crate) fn store(&self, key: &CacheKey, entry: &Arc<Entry>, may: impl FnOnce() -> bool) {
+        self.memory.change(HeldKey::Response(key.clone()), |held| {
+            if !may() {
+                return held;
+            }
+            let stored = if let Some(Held::Responses(stored)) = held { (*stored).clone() } else { Stored::default() };
+            Some(Held::Responses(Arc::new(stored.with(Arc::clone(entry)))))
+        });
+    }
+
+    /// Makes a URL invalid here, at once: what is stored, and what is being fetched (P8).
+    pub(crate) fn invalidate(&self, key: &CacheKey) {
+        self.tombstones.bury(key);
+        self.memory.change(HeldKey::Response(key.clone()), |_| None);
+    }
+
+    /// Drops everything: the journal is of another history.
+    pub(crate) fn clear(&self) {
+        self.memory.clear();
+    }
+
+    /// Makes a coding of a stored body, unless as many are being made as may be: then who comes next may.
+    pub(crate) async fn code(&self, key: &CacheKey, entry: &Arc<Entry>, coding: Coding) {
+        let Ok(permit) = Arc::clone(&self.compressing).try_acquire_owned() else { return };
+        let Some(body) = uncoded(entry, coding) else { return };
+        let codings = Arc::clone(&entry.codings);
+        let made = tokio::task::spawn_blocking(move || {
+            codings.make(coding, &body);
+            drop(permit);
+        });
+        // A compressor that panics has made nothing, and the body is served as it came.
+        if made.await.is_ok() {
+            // Put back as it is, so that its weight is taken anew.
+            self.memory.change(HeldKey::Response(key.clone()), |held| held);
+        }
+    }
+}
+
+/// Returns the body where this coding of it is still to be made.
+fn uncoded(entry: &Entry, coding: Coding) -> Option<Bytes> {
+    match (&entry.content, entry.codings.get(coding)) {
+        (Content::Whole(body), Coded::Unmade) => Some(body.clone()),
+        _ => None,
+    }
+}
