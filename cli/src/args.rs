@@ -6,6 +6,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wire::{Alias, Digest, Grant, NodeName, SiteName};
 
+/// What every command takes stands apart from what it takes by itself.
+const GLOBAL: &str = "Global options";
+
 /// A content delivery network that you run yourself.
 ///
 /// Exit codes: 0 done; 1 what you typed is wrong; 2 it failed; 3 accepted, but not everywhere within the time.
@@ -13,16 +16,16 @@ use wire::{Alias, Digest, Grant, NodeName, SiteName};
 #[command(name = "atoll", version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     /// The configuration file.
-    #[arg(short, long, global = true, value_name = "FILE", env = "ATOLL_CONFIG")]
+    #[arg(short, long, global = true, value_name = "FILE", env = "ATOLL_CONFIG", help_heading = GLOBAL)]
     pub(crate) config: Option<PathBuf>,
     /// Sets a value over the file's, such as `network.lease=3s`; may be repeated.
-    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    #[arg(long, global = true, value_name = "KEY=VALUE", help_heading = GLOBAL)]
     pub(crate) set: Vec<String>,
     /// How log lines look.
-    #[arg(long, global = true, value_enum, default_value = "pretty", env = "ATOLL_LOG_FORMAT")]
+    #[arg(long, global = true, value_enum, default_value = "pretty", env = "ATOLL_LOG_FORMAT", help_heading = GLOBAL)]
     pub(crate) log_format: LogFormat,
     /// Which log lines show, such as `info` or `atoll_edge=debug,access=debug`.
-    #[arg(long, global = true, value_name = "FILTER", env = "ATOLL_LOG")]
+    #[arg(long, global = true, value_name = "FILTER", env = "ATOLL_LOG", help_heading = GLOBAL)]
     pub(crate) log: Option<String>,
     /// What to do.
     #[command(subcommand)]
@@ -84,6 +87,11 @@ pub(crate) enum Command {
     /// Issues, lists and revokes tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Takes an edge out of service that will not come back: no receipt waits for it any more.
+    Drain {
+        /// Its name.
+        name: NodeName,
+    },
     /// Prints completions for a shell.
     Completions {
         /// The shell.
@@ -125,17 +133,17 @@ pub(crate) struct Publish {
     /// The site.
     #[arg(long)]
     pub(crate) site: SiteName,
-    /// The alias to move.
+    /// The alias to move; edges serve `production`.
     #[arg(long, default_value = "production")]
     pub(crate) alias: Alias,
     /// Says what would be sent, and sends nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Whether to wait until every edge serves it.
+    /// Whether to wait until every edge serves it; with `none` nobody knows, which is exit code 0.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) wait: Wait,
     /// How long to wait.
-    #[arg(long, value_parser = humantime::parse_duration, default_value = "30s")]
+    #[arg(long, value_parser = span, default_value = "30s")]
     pub(crate) timeout: Duration,
     /// Prints one JSON object.
     #[arg(long)]
@@ -155,7 +163,7 @@ pub(crate) struct Rollback {
     #[arg(long, value_name = "VERSION")]
     pub(crate) to: Option<String>,
     /// How long to wait until every edge serves it.
-    #[arg(long, value_parser = humantime::parse_duration, default_value = "30s")]
+    #[arg(long, value_parser = span, default_value = "30s")]
     pub(crate) timeout: Duration,
     /// Prints one JSON object.
     #[arg(long)]
@@ -197,11 +205,11 @@ pub(crate) struct Purge {
     /// Makes entries stale rather than gone.
     #[arg(long)]
     pub(crate) soft: bool,
-    /// Whether to wait for every edge.
+    /// Whether to wait for every edge; with `none` a receipt that is still pending is exit code 0, not 3.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) wait: Wait,
     /// How long to wait; by default the bound of a purge plus one second.
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = span)]
     pub(crate) timeout: Option<Duration>,
     /// Says what would be purged, and purges nothing.
     #[arg(long)]
@@ -240,6 +248,9 @@ pub(crate) struct Apply {
 pub(crate) enum ConfigCommand {
     /// Prints every value of the file and where it came from; secrets are masked.
     Show {
+        /// Prints the configuration in force at the origin in place of the file's.
+        #[arg(long)]
+        in_force: bool,
         /// Prints JSON.
         #[arg(long)]
         json: bool,
@@ -288,4 +299,9 @@ pub(crate) enum TokenCommand {
 /// Tells whether `version` is what somebody typed the beginning of.
 pub(crate) fn is_meant(version: &Digest, typed: &str) -> bool {
     typed.len() >= 4 && version.to_string().starts_with(typed)
+}
+
+/// Reads a span of time.
+fn span(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "expected a span of time such as `5s` or `250ms`".to_owned())
 }

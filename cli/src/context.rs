@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use config::{LAPTOP, Settings};
+use reqwest::Url;
 use wire::Secret;
 
-use crate::control::Control;
+use crate::control::{Control, Token};
 use crate::exit::Failure;
 
 /// The file, the environment and the flags of one call.
@@ -25,6 +26,11 @@ impl Context {
         self.file.as_deref()
     }
 
+    /// Returns the `KEY=VALUE` flags.
+    pub(crate) fn flags(&self) -> impl Iterator<Item = &str> {
+        self.flags.iter().map(String::as_str)
+    }
+
     /// Returns the file's path, or says that one is needed.
     pub(crate) fn needed_file(&self) -> Result<&Path, Failure> {
         self.file().ok_or_else(|| Failure::typed("a configuration file is needed: -c FILE"))
@@ -32,10 +38,9 @@ impl Context {
 
     /// Reads and checks the file; without one the three regions that `atoll up` runs.
     pub(crate) fn settings(&self) -> Result<Settings, Failure> {
-        let flags = self.flags.iter().map(String::as_str);
         let settings = match &self.file {
-            Some(file) => Settings::load(file, std::env::vars(), flags),
-            None => Settings::from_text(LAPTOP, Path::new("built-in.toml"), std::env::vars(), flags),
+            Some(file) => Settings::load(file, std::env::vars(), self.flags()),
+            None => Settings::from_text(LAPTOP, Path::new("built-in.toml"), std::env::vars(), self.flags()),
         };
         Ok(settings?)
     }
@@ -44,11 +49,11 @@ impl Context {
     pub(crate) fn control(&self) -> Result<Control, Failure> {
         let settings = self.settings()?;
         let urls = match std::env::var("ATOLL_ORIGIN") {
-            Ok(url) if !url.is_empty() => vec![url.trim_end_matches('/').to_owned()],
+            Ok(url) if !url.is_empty() => vec![origin_url(&url)?],
             _ => settings.origin.urls.clone(),
         };
         let token = match std::env::var("ATOLL_TOKEN") {
-            Ok(token) if !token.is_empty() => Secret::from_text(&token),
+            Ok(token) if !token.is_empty() => Token { secret: Secret::from_text(&token), found_in: "ATOLL_TOKEN".to_owned() },
             _ => read_token(&settings.data.join("admin.token"))?,
         };
         let ca = settings.origin.ca.as_ref().map(|ca| ca.read()).transpose();
@@ -57,9 +62,21 @@ impl Context {
     }
 }
 
-fn read_token(path: &Path) -> Result<Secret, Failure> {
+/// Reads ATOLL_ORIGIN, and does not repeat it: there may be a password in it.
+fn origin_url(text: &str) -> Result<String, Failure> {
+    let is_base = |url: &Url| {
+        let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && is_plain
+    };
+    match Url::parse(text) {
+        Ok(url) if is_base(&url) => Ok(text.trim_end_matches('/').to_owned()),
+        _ => Err(Failure::typed("ATOLL_ORIGIN must be a URL such as http://127.0.0.1:7070")),
+    }
+}
+
+fn read_token(path: &Path) -> Result<Token, Failure> {
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Secret::from_text(&text)),
+        Ok(text) => Ok(Token { secret: Secret::from_text(&text), found_in: path.display().to_string() }),
         Err(error) => Err(Failure::typed(format!(
             "there is no token: set ATOLL_TOKEN, or run this where the origin's {} can be read ({error})",
             path.display()
@@ -85,4 +102,20 @@ pub(crate) fn follow_token(settings: &Settings) -> Result<Secret, Failure> {
         ))
     })?;
     Ok(Secret::from_text(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_a_url_without_a_password() {
+        for (good, url) in [("http://127.0.0.1:7070", "http://127.0.0.1:7070"), ("https://origin.test/", "https://origin.test")] {
+            assert_eq!(origin_url(good).unwrap(), url);
+        }
+        for bad in ["127.0.0.1:7070", "origin.test", "redis://h", "http://", "http://u:hunter2@h", "http://h/?a"] {
+            let Failure::Typed(said) = origin_url(bad).unwrap_err() else { panic!("{bad}") };
+            assert!(!said.to_string().contains("hunter2"));
+        }
+    }
 }

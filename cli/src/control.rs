@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Body, Certificate, Client, Method, RequestBuilder, Response, redirect};
+use reqwest::{Body, Certificate, Client, Method, RequestBuilder, Response, StatusCode, redirect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wire::{Problem, Receipt, Secret};
@@ -12,17 +12,24 @@ use crate::exit::Failure;
 /// How long a call may take beyond what it was asked to wait for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A token, and where it was found.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub(crate) secret: Secret,
+    pub(crate) found_in: String,
+}
+
 /// The origins, and the token for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     client: Client,
     urls: Vec<String>,
-    token: Secret,
+    token: Token,
 }
 
 impl Control {
     /// Prepares calls. `ca` is PEM; where it is given nothing else is trusted.
-    pub(crate) fn new(urls: Vec<String>, token: Secret, ca: Option<&str>) -> Result<Self, Failure> {
+    pub(crate) fn new(urls: Vec<String>, token: Token, ca: Option<&str>) -> Result<Self, Failure> {
         let mut builder =
             Client::builder().no_proxy().redirect(redirect::Policy::none()).connect_timeout(Duration::from_secs(5)).http1_only();
         if let Some(pem) = ca {
@@ -39,18 +46,37 @@ impl Control {
 
     /// Sends a request to the first origin that can be reached.
     async fn send(&self, method: Method, path: &str, build: impl Fn(RequestBuilder) -> RequestBuilder) -> Result<Response, Failure> {
-        let mut said = "no origin is known".to_owned();
+        let mut said = Vec::new();
         for url in &self.urls {
-            let request = self.client.request(method.clone(), format!("{url}{path}")).timeout(PATIENCE).bearer_auth(self.token.reveal());
-            match build(request).send().await {
-                Ok(response) => return accepted(response).await,
-                Err(error) if error.is_connect() => {
-                    said = format!("failed to reach the origin at {url}: is it running? (ATOLL_ORIGIN or -c FILE says where it is)");
-                }
-                Err(error) => return Err(Failure::failed(format!("{url}{path}: {}", all_causes(&error)))),
+            let request = self.client.request(method.clone(), format!("{url}{path}")).timeout(PATIENCE);
+            match build(request.bearer_auth(self.token.secret.reveal())).send().await {
+                Ok(response) => return self.accepted(response, url).await,
+                Err(error) if error.is_connect() => said.push(unreached(url, &error)),
+                Err(error) => return Err(Failure::failed(format!("failed to ask the origin at {url}: {}", causes(&error)))),
             }
         }
-        Err(Failure::failed(said))
+        Err(Failure::failed(said.join("\n")))
+    }
+
+    /// Turns a problem into words, and says whose fault it is.
+    async fn accepted(&self, response: Response, url: &str) -> Result<Response, Failure> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = response.text().await.unwrap_or_default();
+        let Ok(problem) = serde_json::from_str::<Problem>(&text) else {
+            let said = text.trim().chars().take(300).collect::<String>();
+            return Err(stranger(url, &format!("it answered {status}: {said}")));
+        };
+        if status == StatusCode::UNAUTHORIZED {
+            let found_in = &self.token.found_in;
+            return Err(Failure::failed(format!(
+                "the token of {found_in} is unknown at the origin {url}, or was revoked; `atoll token create` issues another"
+            )));
+        }
+        // Of what the origin refuses, only these are something that was typed.
+        Err(if matches!(status.as_u16(), 400 | 404 | 413 | 422) { Failure::typed(problem.detail) } else { Failure::failed(problem.detail) })
     }
 
     /// GET.
@@ -82,20 +108,16 @@ impl Control {
         read(self.send(Method::PUT, path, build).await?).await
     }
 
-    /// PUT with a text body.
-    pub(crate) async fn put_text<T: DeserializeOwned>(&self, path: &str, text: &str, if_match: Option<&str>) -> Result<T, Failure> {
-        let build = |request: RequestBuilder| {
-            let request = request.header("content-type", "application/toml").body(text.to_owned());
-            if let Some(tag) = if_match { request.header("if-match", format!("\"{tag}\"")) } else { request }
-        };
-        read(self.send(Method::PUT, path, build).await?).await
-    }
-
     /// Sends bytes; there is no answer but yes or no.
     pub(crate) async fn upload(&self, method: Method, path: &str, kind: &str, make_body: impl Fn() -> Body) -> Result<(), Failure> {
         self.send(method, path, |request| request.timeout(Duration::from_secs(3600)).header("content-type", kind).body(make_body()))
             .await
             .map(|_| ())
+    }
+
+    /// POST without a body; there is no answer but yes or no.
+    pub(crate) async fn tell(&self, path: &str) -> Result<(), Failure> {
+        self.send(Method::POST, path, |request| request).await.map(|_| ())
     }
 
     /// DELETE.
@@ -110,33 +132,38 @@ impl Control {
     }
 }
 
-/// Turns a problem into words, and says whose fault it is.
-async fn accepted(response: Response) -> Result<Response, Failure> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let text = response.text().await.unwrap_or_default();
-    let said = match serde_json::from_str::<Problem>(&text) {
-        Ok(problem) => problem.detail,
-        Err(_) => format!("the origin answered {status}: {}", text.chars().take(300).collect::<String>()),
-    };
-    // Of what the origin refuses, only these are something that was typed.
-    Err(if matches!(status.as_u16(), 400 | 404 | 413 | 422) { Failure::typed(said) } else { Failure::failed(said) })
-}
-
 async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Failure> {
-    let text = response.text().await.map_err(|error| Failure::failed(all_causes(&error)))?;
-    serde_json::from_str(&text).map_err(|error| Failure::failed(format!("the origin's answer is not understood: {error}")))
+    let url = response.url().origin().ascii_serialization();
+    let text = response.text().await.map_err(|error| Failure::failed(causes(&error)))?;
+    serde_json::from_str(&text).map_err(|error| stranger(&url, &format!("its answer is not understood: {error}")))
 }
 
-/// Returns an error with all its causes: the last one is the one that helps.
-fn all_causes(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut cause = error.source();
+/// Says that what answers there is something else, or of another version.
+fn stranger(url: &str, said: &str) -> Failure {
+    Failure::failed(format!("{url} does not look like an Atoll origin of this version: {said} ({WHERE})"))
+}
+
+/// Says that nothing answers there, or nobody who can be trusted.
+fn unreached(url: &str, error: &reqwest::Error) -> String {
+    let causes = causes(error);
+    let hint = if causes.contains("certificate") {
+        "origin.ca in the file of -c FILE names the certificates that are trusted for it".to_owned()
+    } else {
+        format!("is it running? ({WHERE})")
+    };
+    format!("failed to reach the origin at {url}: {causes}; {hint}")
+}
+
+const WHERE: &str = "ATOLL_ORIGIN or -c FILE says where it is";
+
+/// Returns what is behind an error, to the last cause: that is the one that helps. The error itself only says that a
+/// request failed.
+fn causes(error: &reqwest::Error) -> String {
+    let mut said = Vec::new();
+    let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        said = format!("{said}: {error}");
+        said.push(error.to_string());
         cause = error.source();
     }
-    said
+    if said.is_empty() { error.to_string() } else { said.join(": ") }
 }

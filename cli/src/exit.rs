@@ -11,6 +11,8 @@ pub(crate) enum Done {
     Everywhere,
     /// Accepted, but not everywhere within the time. Exit code 3.
     NotEverywhere,
+    /// Stopped at once by a second signal, with the exit code that shells know for it.
+    CutShort(u8),
 }
 
 /// A command that did not.
@@ -54,6 +56,7 @@ pub(crate) fn report(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(Done::Everywhere) => ExitCode::SUCCESS,
         Ok(Done::NotEverywhere) => ExitCode::from(3),
+        Ok(Done::CutShort(code)) => ExitCode::from(code),
         Err(Failure::Typed(error)) => {
             say::problem(&format!("{error:#}"));
             ExitCode::from(1)

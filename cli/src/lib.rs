@@ -9,7 +9,10 @@ mod say;
 mod logging;
 mod context;
 mod control;
+mod in_force;
 mod scan;
+mod send;
+mod address;
 mod publish;
 mod versions;
 mod purge;
@@ -17,6 +20,7 @@ mod status;
 mod explain;
 mod configuration;
 mod token;
+mod drain;
 mod nodes;
 mod up;
 mod demo;
@@ -35,14 +39,16 @@ use exit::{Done, Outcome};
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let asked_for = !error.use_stderr();
-            // A reader that went away is no reason to fail.
+        Err(error) if error.use_stderr() => {
+            // There is nowhere left to say that stderr is gone.
             let _ = error.print();
-            return if asked_for { ExitCode::SUCCESS } else { ExitCode::from(1) };
+            return ExitCode::from(1);
         }
+        Err(asked_for) => return exit::report(say::written(asked_for.print()).map(|()| Done::Everywhere)),
     };
-    logging::init(&arguments);
+    if let Err(failure) = logging::init(&arguments) {
+        return exit::report(Err(failure));
+    }
     // Everything that speaks TLS here takes this provider; a second installation only says that it is there.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -50,7 +56,10 @@ pub fn main() -> ExitCode {
         Err(error) => return exit::report(Err(anyhow::Error::new(error).context("failed to start").into())),
     };
     let outcome = runtime.block_on(run(arguments));
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match outcome {
+        Ok(Done::CutShort(_)) => runtime.shutdown_background(),
+        _ => runtime.shutdown_timeout(std::time::Duration::from_secs(2)),
+    }
     exit::report(outcome)
 }
 
@@ -69,12 +78,17 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Explain(explain) => explain::run(&context, explain).await,
         Command::Check { file } => configuration::check(&file, &context),
         Command::Apply(apply) => configuration::apply(&context, apply).await,
-        Command::Config(ConfigCommand::Show { json }) => configuration::show(&context, json),
+        Command::Config(ConfigCommand::Show { in_force: false, json }) => configuration::show(&context, json),
+        Command::Config(ConfigCommand::Show { in_force: true, json }) => configuration::show_in_force(&context, json).await,
         Command::Config(ConfigCommand::History { json }) => configuration::history(&context, json).await,
         Command::Config(ConfigCommand::Restore { number }) => configuration::restore(&context, number).await,
         Command::Token(command) => token::run(&context, command).await,
+        Command::Drain { name } => drain::run(&context, &name).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "atoll", &mut std::io::stdout());
+            // It panics where it can't write, so it writes where it can.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "atoll", &mut script);
+            say::raw(&script)?;
             Ok(Done::Everywhere)
         }
     }

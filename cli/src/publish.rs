@@ -2,34 +2,20 @@
 
 use std::collections::HashSet;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use config::Settings;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::{Body, Method};
 use serde::Serialize;
-use wire::{
-    Alias, AliasAnswer, AliasMove, CommitAnswer, Digest, HostPattern, MAX_PACKED, PACK_TYPE, PublishStarted, ReceiptState, SiteName, pack,
-};
+use wire::{Alias, AliasAnswer, AliasMove, CommitAnswer, Digest, FollowerState, PublishStarted, ReceiptState, SiteName};
 
 use crate::args::{Publish, Wait};
 use crate::context::Context;
 use crate::control::Control;
 use crate::exit::{Done, Failure, Outcome};
-use crate::say;
 use crate::scan::{Scanned, scan};
-
-/// Bodies under way at a time.
-const SIDE_BY_SIDE: usize = 4;
-
-/// Bytes of small files in one body.
-const PACK: u64 = 4 << 20;
-
-/// How often a body is sent before we give up.
-const TRIES: usize = 3;
+use crate::{address, say, send};
 
 /// How long the edges get to prefetch before the alias moves; it moves all the same then.
 const PREFETCH: Duration = Duration::from_secs(5);
@@ -37,7 +23,8 @@ const PREFETCH: Duration = Duration::from_secs(5);
 /// What a publish came to.
 #[derive(Debug, Serialize)]
 pub(crate) struct Published {
-    pub(crate) url: String,
+    /// Where it can be seen; nothing for an alias that no edge serves.
+    pub(crate) url: Option<String>,
     pub(crate) site: SiteName,
     pub(crate) version: Digest,
     pub(crate) alias: Alias,
@@ -46,7 +33,8 @@ pub(crate) struct Published {
     pub(crate) sent_files: usize,
     pub(crate) sent_bytes: u64,
     pub(crate) warnings: Vec<String>,
-    pub(crate) everywhere: bool,
+    /// Whether every edge has it, where somebody waited to know.
+    pub(crate) everywhere: Option<bool>,
 }
 
 /// Runs `atoll publish`.
@@ -56,37 +44,47 @@ pub(crate) async fn run(context: &Context, arguments: Publish) -> Outcome {
         return dry_run(&control, &arguments).await;
     }
     let published = publish(&control, &settings, &arguments).await?;
-    for warning in &published.warnings {
-        say::note(format!("warning: {warning}"));
-    }
+    published.warnings.iter().for_each(say::warning);
     if arguments.json {
-        say::json(&published);
+        say::json(&published)?;
     } else {
-        say::note(format!(
-            "version {} of {}: {} files, {}; sent {} files, {}",
-            published.version.short(),
-            published.site,
-            published.files,
-            say::bytes(published.bytes),
-            published.sent_files,
-            say::bytes(published.sent_bytes)
-        ));
-        say::line(&published.url);
+        say::note(published.summary());
+        match &published.url {
+            Some(url) => say::line(url)?,
+            None => say::line(format!("{}@{}", published.site, published.version.short()))?,
+        }
     }
-    Ok(if published.everywhere { Done::Everywhere } else { Done::NotEverywhere })
+    Ok(if published.everywhere == Some(false) { Done::NotEverywhere } else { Done::Everywhere })
+}
+
+impl Published {
+    /// Returns what was published in a line.
+    pub(crate) fn summary(&self) -> String {
+        format!(
+            "version {} of {}: {}, {}; sent {}, {}",
+            self.version.short(),
+            self.site,
+            say::count(self.files, "file"),
+            say::bytes(self.bytes),
+            say::count(self.sent_files, "file"),
+            say::bytes(self.sent_bytes)
+        )
+    }
 }
 
 async fn dry_run(control: &Control, arguments: &Publish) -> Outcome {
     let scanned = scan(&arguments.folder, &bar("hashing")).await?;
     // A publish that is begun and never committed shows nowhere.
     let started: PublishStarted = control.post(&format!("/v1/sites/{}/publishes", arguments.site), &scanned.manifest).await?;
-    let bytes = sizes(&scanned, &started.missing);
+    let (missing, bytes) = (started.missing.len(), sizes(&scanned, &started.missing));
+    scanned.warnings.iter().for_each(say::warning);
     if arguments.json {
-        say::json(
-            &serde_json::json!({ "version": started.version, "files": scanned.manifest.files.len(), "missing_files": started.missing.len(), "missing_bytes": bytes }),
-        );
+        let files = scanned.manifest.files.len();
+        say::json(&serde_json::json!({
+            "version": started.version, "files": files, "missing_files": missing, "missing_bytes": bytes, "warnings": scanned.warnings
+        }))?;
     } else {
-        say::line(format!("version {} would send {} files, {}", started.version.short(), started.missing.len(), say::bytes(bytes)));
+        say::line(format!("version {} would send {}, {}", started.version.short(), say::count(missing, "file"), say::bytes(bytes)))?;
     }
     Ok(Done::Everywhere)
 }
@@ -99,18 +97,31 @@ pub(crate) async fn publish(control: &Control, settings: &Settings, arguments: &
     let site = &arguments.site;
     let started: PublishStarted = control.post(&format!("/v1/sites/{site}/publishes"), &scanned.manifest).await?;
     let sent_bytes = sizes(&scanned, &started.missing);
-    send(control, &scanned, &started.missing, sent_bytes).await?;
+    let sending = bar("sending");
+    sending.set_length(sent_bytes);
+    send::missing(control, &scanned, &started.missing, &sending).await?;
+    sending.finish_and_clear();
     let committed: CommitAnswer = control.post(&format!("/v1/sites/{site}/publishes/{}/commit", started.id), &()).await?;
     if arguments.wait == Wait::All {
         control.wait_for(committed.position.seq, PREFETCH.min(arguments.timeout)).await?;
     }
     let to = AliasMove { version: committed.version, back: false };
     let moved: AliasAnswer = control.put(&format!("/v1/sites/{site}/aliases/{}", arguments.alias), &to, None).await?;
-    let everywhere = arguments.wait == Wait::None || is_everywhere(control, moved.position.seq, arguments.timeout).await?;
+    let everywhere = match arguments.wait {
+        Wait::All => Some(is_everywhere(control, moved.position.seq, arguments.timeout).await?),
+        Wait::None => None,
+    };
     let mut warnings = scanned.warnings;
     warnings.extend(committed.warnings.into_iter().filter(|warning| !warning.contains("by case alone")));
+    let is_served = arguments.alias == Alias::production();
+    let url = if is_served { address::of_site(control, settings, site).await } else { None };
+    match &url {
+        Some(_) => {}
+        None if is_served => warnings.push(format!("no address of `{site}` is known: not by the file, nor by what the token may read")),
+        None => warnings.push(format!("no address serves the alias `{}`: edges serve `{}`", arguments.alias, Alias::production())),
+    }
     Ok(Published {
-        url: url_of(settings, site, &committed.version),
+        url,
         site: site.clone(),
         version: committed.version,
         alias: arguments.alias.clone(),
@@ -127,17 +138,25 @@ pub(crate) async fn publish(control: &Control, settings: &Settings, arguments: &
 pub(crate) async fn is_everywhere(control: &Control, seq: u64, timeout: Duration) -> Result<bool, Failure> {
     let receipt = control.wait_for(seq, timeout).await?;
     // A fenced edge goes on serving a site by default, so complete is not yet everywhere.
-    let applied = receipt.followers.iter().all(|follower| follower.state == wire::FollowerState::Applied);
-    if applied && receipt.state == ReceiptState::Complete {
-        return Ok(true);
+    let named = |state: FollowerState| {
+        let followers = receipt.followers.iter().filter(move |follower| follower.state == state);
+        followers.map(|follower| follower.name.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let (pending, fenced) = (named(FollowerState::Pending), named(FollowerState::Fenced));
+    if pending.is_empty() && fenced.is_empty() {
+        if receipt.state != ReceiptState::Complete {
+            say::note("not certainly everywhere yet: leases from before a restart of the origin still run");
+        }
+        return Ok(receipt.state == ReceiptState::Complete);
     }
-    let late: Vec<_> = receipt
-        .followers
-        .iter()
-        .filter(|follower| follower.state != wire::FollowerState::Applied)
-        .map(|follower| follower.name.to_string())
-        .collect();
-    say::note(format!("not everywhere yet: {} will switch when it is back", late.join(", ")));
+    if !pending.is_empty() {
+        say::note(format!("not everywhere yet: within the time, nothing was heard of {pending}"));
+    }
+    if !fenced.is_empty() {
+        say::note(format!(
+            "not everywhere yet: {fenced} will switch when back; `atoll drain NAME` takes an edge out that will not come back"
+        ));
+    }
     Ok(false)
 }
 
@@ -145,95 +164,6 @@ fn sizes(scanned: &Scanned, digests: &[Digest]) -> u64 {
     let wanted: HashSet<_> = digests.iter().collect();
     let mut seen = HashSet::new();
     scanned.manifest.files.iter().filter(|file| wanted.contains(&file.digest) && seen.insert(file.digest)).map(|file| file.size).sum()
-}
-
-/// One body on its way: many small files, or one large one.
-#[derive(Clone, Debug)]
-enum Parcel {
-    Pack(Vec<(Digest, PathBuf)>),
-    Single(Digest, PathBuf),
-}
-
-async fn send(control: &Control, scanned: &Scanned, missing: &[Digest], bytes: u64) -> Result<(), Failure> {
-    let progress = bar("sending");
-    progress.set_length(bytes);
-    let parcels = parcels(scanned, missing)?;
-    let sent = stream::iter(parcels.into_iter().map(Ok)).try_for_each_concurrent(SIDE_BY_SIDE, |(parcel, size)| {
-        let progress = progress.clone();
-        async move {
-            send_parcel(control, &parcel).await?;
-            progress.inc(size);
-            Ok::<_, Failure>(())
-        }
-    });
-    sent.await?;
-    progress.finish_and_clear();
-    Ok(())
-}
-
-fn parcels(scanned: &Scanned, missing: &[Digest]) -> Result<Vec<(Parcel, u64)>, Failure> {
-    let (mut parcels, mut small, mut small_bytes) = (Vec::new(), Vec::new(), 0);
-    for digest in missing {
-        let source = scanned
-            .sources
-            .get(digest)
-            .ok_or_else(|| Failure::failed(format!("the origin asks for a blob {digest} that is not in the folder")))?;
-        let size = source.metadata().with_context(|| format!("failed to read {}", source.display()))?.len();
-        if size > MAX_PACKED as u64 {
-            parcels.push((Parcel::Single(*digest, source.clone()), size));
-            continue;
-        }
-        small.push((*digest, source.clone()));
-        small_bytes += size;
-        if small_bytes >= PACK {
-            parcels.push((Parcel::Pack(std::mem::take(&mut small)), std::mem::take(&mut small_bytes)));
-        }
-    }
-    if !small.is_empty() {
-        parcels.push((Parcel::Pack(small), small_bytes));
-    }
-    Ok(parcels)
-}
-
-async fn send_parcel(control: &Control, parcel: &Parcel) -> Result<(), Failure> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let sent = match parcel {
-            Parcel::Pack(files) => {
-                let body = read_pack(files.clone()).await?;
-                control.upload(Method::POST, "/v1/blobs", PACK_TYPE, || Body::from(body.clone())).await
-            }
-            Parcel::Single(digest, source) => {
-                let path = format!("/v1/blobs/{digest}");
-                let make = || Body::wrap_stream(read_file(source.clone()));
-                control.upload(Method::PUT, &path, "application/octet-stream", make).await
-            }
-        };
-        match sent {
-            Err(Failure::Failed(error)) if tries < TRIES => tracing::warn!("sending failed, trying again: {error:#}"),
-            sent => return sent,
-        }
-    }
-}
-
-async fn read_pack(files: Vec<(Digest, PathBuf)>) -> Result<bytes::Bytes, Failure> {
-    let read = tokio::task::spawn_blocking(move || -> anyhow::Result<bytes::Bytes> {
-        let mut body = Vec::new();
-        for (digest, source) in &files {
-            let bytes = std::fs::read(source).with_context(|| format!("failed to read {}", source.display()))?;
-            pack(&mut body, digest, &bytes);
-        }
-        Ok(body.into())
-    });
-    Ok(read.await.map_err(Failure::failed)??)
-}
-
-fn read_file(path: PathBuf) -> impl futures_util::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static {
-    stream::once(tokio::fs::File::open(path)).flat_map(|opened| match opened {
-        Ok(file) => tokio_util::io::ReaderStream::with_capacity(file, 256 << 10).left_stream(),
-        Err(error) => stream::once(async { Err(error) }).right_stream(),
-    })
 }
 
 /// A bar on a terminal; off it nothing, since the lines that matter are printed anyway.
@@ -244,20 +174,6 @@ fn bar(what: &'static str) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{msg:8} {wide_bar} {bytes}/{total_bytes} {eta}").unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style).with_message(what)
-}
-
-/// Returns the URL at which a version can be seen: the site's first own host, or an edge of the file.
-fn url_of(settings: &Settings, site: &SiteName, version: &Digest) -> String {
-    let port = settings.edges.values().find_map(|edge| edge.listen.first()).map_or(80, std::net::SocketAddr::port);
-    let port = if port == 80 { String::new() } else { format!(":{port}") };
-    let hosts = settings.network.sites.get(site).map(|site| site.hosts.as_slice()).unwrap_or_default();
-    let own = hosts.iter().find_map(|host| if let HostPattern::Exact(host) = host { Some(host.as_str()) } else { None });
-    match (own, hosts.is_empty()) {
-        (Some(host), _) => format!("http://{host}{port}/"),
-        (None, false) => format!("http://localhost{port}/"),
-        // The file does not know the site; the network does.
-        (None, true) => format!("{site}@{}", version.short()),
-    }
 }
 
 /// Returns what `atoll up --site` publishes.

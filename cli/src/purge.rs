@@ -1,11 +1,12 @@
 //! `atoll purge`: what was purged, and where it is in force.
 
-use wire::{FollowerState, Mode, PurgePlan, PurgeRequest, Receipt, ReceiptState};
+use wire::{FollowerState, Mode, Owner, PurgePlan, PurgeRequest, Receipt, ReceiptState};
 
 use crate::args::{Purge, Wait};
 use crate::context::Context;
-use crate::exit::{Done, Outcome};
-use crate::say;
+use crate::control::Control;
+use crate::exit::{Done, Failure, Outcome};
+use crate::{in_force, say};
 
 /// Runs `atoll purge`.
 pub(crate) async fn run(context: &Context, arguments: Purge) -> Outcome {
@@ -17,21 +18,30 @@ pub(crate) async fn run(context: &Context, arguments: Purge) -> Outcome {
     let request = request(arguments);
     if dry_run {
         let plan: PurgePlan = control.post("/v1/purges", &request).await?;
+        warn_of_stranger(&control, &request.owner).await;
         if json {
-            say::json(&plan);
+            say::json(&plan)?;
         } else {
-            plan.scopes.iter().for_each(|scope| say::line(format!("would purge {scope}")));
+            plan.scopes.iter().try_for_each(|scope| say::line(format!("would purge {scope}")))?;
             plan.notes.iter().for_each(|note| say::note(format!("note: {note}")));
         }
         return Ok(Done::Everywhere);
     }
     let receipt: Receipt = control.post_patiently("/v1/purges", &request, patience).await?;
+    // After it: what is to be gone does not wait for remarks.
+    warn_of_stranger(&control, &request.owner).await;
     if json {
-        say::json(&receipt);
+        say::json(&receipt)?;
     } else {
-        print(&receipt);
+        print(&receipt)?;
     }
     Ok(if receipt.state == ReceiptState::Complete || wait == Wait::None { Done::Everywhere } else { Done::NotEverywhere })
+}
+
+async fn warn_of_stranger(control: &Control, owner: &Owner) {
+    if in_force::network(control).await.is_some_and(|network| !in_force::has_owner(&network, owner)) {
+        say::warning(format!("no site or route of the configuration in force has the owner `{owner}`"));
+    }
 }
 
 fn request(arguments: Purge) -> PurgeRequest {
@@ -52,13 +62,13 @@ fn request(arguments: Purge) -> PurgeRequest {
     }
 }
 
-fn print(receipt: &Receipt) {
+fn print(receipt: &Receipt) -> Result<(), Failure> {
     let state = match receipt.state {
         ReceiptState::Complete => "complete: no edge answers from what it purged",
         ReceiptState::Pending => "pending: some edge has neither applied it nor lost its lease yet",
         ReceiptState::Partial => "partial: a fenced edge may go on serving by its routes' choice",
     };
-    say::line(format!("purge {} is {state}", receipt.seq));
+    say::line(format!("purge {} is {state}", receipt.seq))?;
     say::table(
         ["EDGE", "REGION", "STATE", "AFTER"],
         receipt.followers.iter().map(|follower| {
@@ -69,9 +79,10 @@ fn print(receipt: &Receipt) {
             };
             [follower.name.to_string(), follower.region.to_string(), state.to_owned(), after]
         }),
-    );
+    )?;
     if !receipt.may_serve.is_empty() {
         say::note(format!("routes by which a fenced edge may go on serving: {}", receipt.may_serve.join(", ")));
     }
     receipt.notes.iter().for_each(|note| say::note(format!("note: {note}")));
+    Ok(())
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::ProgressBar;
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 use wire::{Digest, FileEntry, FilePath, Hasher, MAX_FILES, Manifest};
 
 use crate::exit::Failure;
@@ -32,10 +32,10 @@ struct FoundFile {
 
 /// Reads `folder`; `progress` counts bytes.
 pub(crate) async fn scan(folder: &Path, progress: &ProgressBar) -> Result<Scanned, Failure> {
-    let found = list(folder)?;
-    progress.set_length(found.iter().map(|file| file.size).sum());
+    let Walk { files, mut warnings } = walk(folder)?;
+    progress.set_length(files.iter().map(|file| file.size).sum());
     let side_by_side = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let hashed = stream::iter(found.into_iter().map(|file| {
+    let hashed = stream::iter(files.into_iter().map(|file| {
         let progress = progress.clone();
         async move {
             let hashed = tokio::task::spawn_blocking(move || hash(file, &progress)).await;
@@ -44,34 +44,76 @@ pub(crate) async fn scan(folder: &Path, progress: &ProgressBar) -> Result<Scanne
     }));
     let hashed: Vec<(FileEntry, PathBuf)> = hashed.buffered(side_by_side).try_collect().await?;
     let sources = hashed.iter().map(|(entry, source)| (entry.digest, source.clone())).collect();
-    let warnings = case_twins(&hashed);
+    warnings.extend(case_twins(&hashed));
     let manifest = Manifest::new(hashed.into_iter().map(|(entry, _)| entry).collect()).map_err(Failure::typed)?;
     Ok(Scanned { manifest, sources, warnings })
 }
 
-fn list(folder: &Path) -> Result<Vec<FoundFile>, Failure> {
+/// What a walk through a folder found.
+#[derive(Debug, Default)]
+struct Walk {
+    files: Vec<FoundFile>,
+    warnings: Vec<String>,
+}
+
+/// Files and folders that are hardly meant for everybody.
+const PRIVATE: [&str; 5] = [".env", ".git", ".hg", ".htpasswd", ".svn"];
+
+/// Names that can't be published are listed up to this many.
+const NAMED: usize = 20;
+
+fn walk(folder: &Path) -> Result<Walk, Failure> {
     let root = folder.canonicalize().map_err(|error| Failure::typed(format!("failed to read the folder {}: {error}", folder.display())))?;
     if !root.is_dir() {
         return Err(Failure::typed(format!("{} is not a folder", folder.display())));
     }
-    let mut found = Vec::new();
+    let (mut walk, mut wrong) = (Walk::default(), Vec::new());
     for entry in WalkDir::new(&root).follow_links(true).sort_by_file_name() {
         let entry = entry.map_err(|error| Failure::typed(format!("failed to read {}: {error}", folder.display())))?;
         if entry.path_is_symlink() {
             check_link(&root, entry.path())?;
         }
+        walk.remark(&root, &entry);
         if !entry.file_type().is_file() {
             continue;
         }
-        found.push(file(&root, entry.path())?);
-        if found.len() > MAX_FILES {
+        let size = entry.path().metadata().with_context(|| format!("failed to read {}", entry.path().display()))?.len();
+        match path_of(&root, entry.path()) {
+            Ok(path) => walk.files.push(FoundFile { path, source: entry.path().to_owned(), size }),
+            Err(said) => wrong.push(said),
+        }
+        if walk.files.len() > MAX_FILES {
             return Err(Failure::typed(format!("{} has more than the {MAX_FILES} files that a version may have", folder.display())));
         }
     }
-    if found.is_empty() {
+    if !wrong.is_empty() {
+        return Err(Failure::typed(listed(&wrong)));
+    }
+    if walk.files.is_empty() {
         return Err(Failure::typed(format!("there is no file in {}", folder.display())));
     }
-    Ok(found)
+    Ok(walk)
+}
+
+impl Walk {
+    /// Remarks on what is left out without being asked to, and on what is hardly meant to be published.
+    fn remark(&mut self, root: &Path, entry: &DirEntry) {
+        let shown = entry.path().strip_prefix(root).unwrap_or_else(|_| entry.path()).display();
+        if !entry.file_type().is_file() && !entry.file_type().is_dir() {
+            self.warnings.push(format!("`{shown}` is left out: it is neither a file nor a folder"));
+        } else if entry.depth() > 0 && PRIVATE.iter().any(|private| entry.file_name() == *private) {
+            self.warnings.push(format!("`{shown}` is published too, for everybody to read"));
+        }
+    }
+}
+
+/// Lists all that is wrong, a line each.
+fn listed(wrong: &[String]) -> String {
+    let mut lines: Vec<_> = wrong.iter().take(NAMED).cloned().collect();
+    if wrong.len() > NAMED {
+        lines.push(format!("and {} more such names", wrong.len() - NAMED));
+    }
+    lines.join("\n")
 }
 
 /// A link may point to what is published, never to what lies around it.
@@ -83,29 +125,30 @@ fn check_link(root: &Path, link: &Path) -> Result<(), Failure> {
     Err(Failure::typed(format!("the link {} leaves the folder: it points to {}", link.display(), target.display())))
 }
 
-fn file(root: &Path, path: &Path) -> Result<FoundFile, Failure> {
+fn path_of(root: &Path, path: &Path) -> Result<FilePath, String> {
     let relative = path.strip_prefix(root).unwrap_or(path);
-    let text = relative.to_str().ok_or_else(|| Failure::typed(format!("the name of {} is not UTF-8", path.display())))?;
-    let size = path.metadata().with_context(|| format!("failed to read {}", path.display()))?.len();
-    Ok(FoundFile { path: text.parse().map_err(Failure::typed)?, source: path.to_owned(), size })
+    let text = relative.to_str().ok_or_else(|| format!("the name of {} is not UTF-8", path.display()))?;
+    text.parse::<FilePath>().map_err(|error| error.to_string())
+}
+
+/// Reads a file for its digest and size.
+pub(crate) fn digest_of(source: &Path, progress: &ProgressBar) -> std::io::Result<(Digest, u64)> {
+    let mut file = File::open(source)?;
+    let (mut hasher, mut size, mut buffer) = (Hasher::new(), 0, vec![0; 256 << 10]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((hasher.finish(), size)),
+            count => {
+                hasher.update(&buffer[..count]);
+                size += count as u64;
+                progress.inc(count as u64);
+            }
+        }
+    }
 }
 
 fn hash(found: FoundFile, progress: &ProgressBar) -> Result<(FileEntry, PathBuf), Failure> {
-    let read = || -> std::io::Result<(Digest, u64)> {
-        let mut file = File::open(&found.source)?;
-        let (mut hasher, mut size, mut buffer) = (Hasher::new(), 0, vec![0; 256 << 10]);
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok((hasher.finish(), size)),
-                count => {
-                    hasher.update(&buffer[..count]);
-                    size += count as u64;
-                    progress.inc(count as u64);
-                }
-            }
-        }
-    };
-    let (digest, size) = read().with_context(|| format!("failed to read {}", found.source.display()))?;
+    let (digest, size) = digest_of(&found.source, progress).with_context(|| format!("failed to read {}", found.source.display()))?;
     let entry = FileEntry { media_type: media_type(found.path.file_name()), path: found.path, digest, size, headers: BTreeMap::new() };
     Ok((entry, found.source))
 }
@@ -187,5 +230,23 @@ mod tests {
         assert!(scan_files(&[], |_| {}).await.unwrap_err().contains("no file"));
         let twins = scan_files(&[("A.txt", "1"), ("a.txt", "2")], |_| {}).await.unwrap().warnings;
         assert_eq!(twins.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_out_and_what_is_hardly_meant_is_said() {
+        let files = [("a", "1"), (".git/config", "x"), (".well-known/b", "2")];
+        let listen = |root: &Path| drop(std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap());
+        let scanned = scan_files(&files, listen).await.unwrap();
+        assert_eq!(
+            scanned.warnings,
+            ["`.git` is published too, for everybody to read", "`socket` is left out: it is neither a file nor a folder"]
+        );
+        assert_eq!(scanned.manifest.files.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn all_names_that_can_not_be_published_are_said_at_once() {
+        let said = scan_files(&[("a", "1"), ("b\\c", "2"), ("d\\e", "3")], |_| {}).await.unwrap_err();
+        assert!(said.lines().count() == 2 && said.contains("b\\c") && said.contains("d\\e"), "{said}");
     }
 }

@@ -10,14 +10,14 @@ use crate::say;
 pub(crate) async fn run(context: &Context, json: bool) -> Outcome {
     let status: Status = context.control()?.get("/v1/status").await?;
     if json {
-        say::json(&status);
+        say::json(&status)?;
         return Ok(Done::Everywhere);
     }
     let config = status.config.map_or_else(|| "none".to_owned(), |number| number.to_string());
     say::line(format!(
         "network {}, journal at {}, complete up to {}, configuration {config}\n",
         status.network, status.position.seq, status.complete
-    ));
+    ))?;
     say::table(
         ["NODE", "ROLE", "REGION", "LEASE", "APPLIED", "LAG", "HITS"],
         status.followers.iter().map(|node| {
@@ -36,15 +36,15 @@ pub(crate) async fn run(context: &Context, json: bool) -> Outcome {
                 hits(node),
             ]
         }),
-    );
-    say::line("");
+    )?;
+    say::line("")?;
     say::table(
         ["SITE", "ALIAS", "VERSION", "VERSIONS"],
         status.sites.iter().flat_map(|site| {
             let versions = site.versions.to_string();
             site.aliases.iter().map(move |(alias, version)| [site.site.to_string(), alias.to_string(), version.short(), versions.clone()])
         }),
-    );
+    )?;
     Ok(Done::Everywhere)
 }
 

@@ -13,8 +13,8 @@ use wire::{ApplyAnswer, ConfigVersion, Secret, SiteName};
 
 use crate::args::Up;
 use crate::context::{Context, follow_token};
-use crate::control::Control;
-use crate::exit::{Done, Failure, Outcome};
+use crate::control::{Control, Token};
+use crate::exit::{Failure, Outcome};
 use crate::nodes::StopSignals;
 use crate::{demo, publish, say};
 
@@ -26,12 +26,18 @@ struct Town {
     origin: origin::Running,
     edges: Vec<edge::Running>,
     dns: Vec<dns::Running>,
-    demo: Option<ServerHandle>,
+    demo: Option<Demo>,
+}
+
+/// The demo upstream that runs along.
+struct Demo {
+    address: SocketAddr,
+    server: ServerHandle,
 }
 
 /// Runs `atoll up`.
 pub(crate) async fn run(context: &Context, arguments: Up) -> Outcome {
-    let mut signals = StopSignals::listen()?;
+    let signals = StopSignals::listen()?;
     let settings = context.settings()?;
     let site = arguments.site.as_ref().map(|folder| site_to_publish(&settings, folder)).transpose()?;
     let demo = match context.file() {
@@ -46,20 +52,21 @@ pub(crate) async fn run(context: &Context, arguments: Up) -> Outcome {
         town.stop().await;
         return Err(failure);
     }
-    signals.received().await;
-    town.stop().await;
-    Ok(Done::Everywhere)
+    signals.then(async || town.stop().await).await
 }
 
 async fn begin(town: &mut Town, settings: &Settings, control: &Control, site: Option<(&Path, SiteName)>) -> Result<(), Failure> {
     apply_file(settings, control).await?;
     start_followers(town, settings).await?;
-    let url = match site {
+    let published = match site {
         None => None,
         Some((folder, site)) => Some(publish::publish(control, settings, &publish::of_up(folder, site)).await?),
     };
-    print(town, settings, url.as_ref());
-    Ok(())
+    if let Some(published) = &published {
+        published.warnings.iter().for_each(say::warning);
+        say::note(published.summary());
+    }
+    print(town, settings, published.as_ref())
 }
 
 /// `--site DIR` is for the only site of the file, or for the one named `www`.
@@ -78,11 +85,11 @@ fn site_to_publish(settings: &Settings, folder: &Path) -> Result<SiteName, Failu
     }
 }
 
-fn start_demo(settings: &Settings) -> Result<Option<ServerHandle>, Failure> {
+fn start_demo(settings: &Settings) -> Result<Option<Demo>, Failure> {
     let server =
         settings.network.upstreams.values().find(|upstream| upstream.name.as_str() == "demo").and_then(|upstream| upstream.servers.first());
     let Some(address) = server.and_then(|server| server.strip_prefix("http://")?.parse::<SocketAddr>().ok()) else { return Ok(None) };
-    Ok(Some(demo::start(address)?))
+    Ok(Some(Demo { address, server: demo::start(address)? }))
 }
 
 /// The origin of this process is called at the address that it really has.
@@ -90,7 +97,8 @@ fn control_of(settings: &Settings, origin: &origin::Running) -> Result<Control, 
     let token =
         std::fs::read_to_string(origin.admin_token()).with_context(|| format!("failed to read {}", origin.admin_token().display()))?;
     let ca = settings.origin.ca.as_ref().map(|ca| ca.read()).transpose().map_err(Failure::typed)?;
-    Control::new(urls(settings, origin), Secret::from_text(&token), ca.as_deref())
+    let token = Token { secret: Secret::from_text(&token), found_in: origin.admin_token().display().to_string() };
+    Control::new(urls(settings, origin), token, ca.as_deref())
 }
 
 fn urls(settings: &Settings, origin: &origin::Running) -> Vec<String> {
@@ -176,54 +184,76 @@ impl Town {
         }
         self.origin.stop().await;
         if let Some(demo) = self.demo {
-            demo.stop(false).await;
+            demo.server.stop(false).await;
         }
     }
 }
 
-fn print(town: &Town, settings: &Settings, published: Option<&publish::Published>) {
-    say::line(format!("origin   {}", town.origin.address()));
-    for edge in &town.edges {
-        let region = settings.edges.get(edge.name()).map(|edge| edge.region.to_string()).unwrap_or_default();
-        let addresses: Vec<_> = edge.addresses().iter().map(|address| format!("http://{address}")).collect();
-        say::line(format!("edge     {:10} {region:8} {}   admin http://{}", edge.name().as_str(), addresses.join(" "), edge.admin()));
-    }
-    for dns in &town.dns {
-        let addresses: Vec<_> = dns.addresses().iter().map(ToString::to_string).collect();
-        say::line(format!("dns      {:10} {:8} {}   admin http://{}", dns.name().as_str(), "", addresses.join(" "), dns.admin()));
-    }
-    say::line(format!("data     {}", settings.data.display()));
-    say::line("\ntry next, from another terminal in this folder:");
-    hints(town, settings, published.is_some()).iter().for_each(|hint| say::line(format!("  {hint}")));
-    if let Some(published) = published {
-        say::line(format!("\n{}", published.url));
+fn print(town: &Town, settings: &Settings, published: Option<&publish::Published>) -> Result<(), Failure> {
+    say::table(["NODE", "NAME", "REGION", "AT", "ADMIN"], rows(town, settings))?;
+    say::line(format!("\nfiles in {}", settings.data.display()))?;
+    say::line("\ntry next, from another terminal in this folder:")?;
+    let hints = hints(town, settings, published);
+    let width = hints.iter().filter(|(_, why)| !why.is_empty()).map(|(command, _)| command.len()).max().unwrap_or(0);
+    hints.iter().try_for_each(|(command, why)| match why.as_str() {
+        "" => say::line(format!("  {command}")),
+        why => say::line(format!("  {command:width$}  # {why}")),
+    })?;
+    match published.and_then(|published| published.url.as_ref()) {
+        Some(url) => say::line(format!("\n{url}")),
+        None => Ok(()),
     }
 }
 
-fn hints(town: &Town, settings: &Settings, published: bool) -> Vec<String> {
+/// A row for each of what runs: what it is, its name, its region, where it is, where it tells about itself.
+fn rows(town: &Town, settings: &Settings) -> Vec<[String; 5]> {
+    let row =
+        |node: &str, name: &str, region: &str, at: String, admin: String| [node.to_owned(), name.to_owned(), region.to_owned(), at, admin];
+    let mut rows = vec![row("origin", "", "", urls(settings, &town.origin).join(" "), String::new())];
+    for edge in &town.edges {
+        let region = settings.edges.get(edge.name()).map(|edge| edge.region.as_str()).unwrap_or_default();
+        let addresses: Vec<_> = edge.addresses().iter().map(|address| format!("http://{address}")).collect();
+        rows.push(row("edge", edge.name().as_str(), region, addresses.join(" "), format!("http://{}", edge.admin())));
+    }
+    for dns in &town.dns {
+        let addresses: Vec<_> = dns.addresses().iter().map(ToString::to_string).collect();
+        rows.push(row("dns", dns.name().as_str(), "", addresses.join(" "), format!("http://{}", dns.admin())));
+    }
+    rows.extend(town.demo.iter().map(|demo| row("upstream", "demo", "", format!("http://{}", demo.address), String::new())));
+    rows
+}
+
+/// Commands to try, each with what it shows.
+fn hints(town: &Town, settings: &Settings, published: Option<&publish::Published>) -> Vec<(String, String)> {
     let url = town
         .edges
         .first()
         .and_then(|edge| edge.addresses().first())
         .map(|address| format!("http://localhost:{}", address.port()))
         .unwrap_or_default();
-    let mut hints = vec![format!("curl -i {url}/")];
-    if !published && let Some(site) = settings.network.sites.keys().next() {
-        hints.insert(0, format!("atoll publish DIR --site {site}"));
-    }
+    let hint = |command: String, why: &str| (command, why.to_owned());
+    let mut hints = match (published, settings.network.sites.keys().next()) {
+        (Some(published), _) => vec![
+            hint(format!("atoll publish DIR2 --site {}", published.site), "the next version, everywhere at once ..."),
+            hint(format!("atoll rollback --site {}", published.site), "... and back"),
+        ],
+        (None, Some(site)) => vec![hint(format!("atoll publish DIR --site {site}"), "a folder as a site, everywhere at once")],
+        (None, None) => Vec::new(),
+    };
+    hints.push(hint(format!("curl -i {url}/"), ""));
     if town.demo.is_some() {
-        hints.push(format!("curl -i {url}/api/products/42     # a miss, then a hit, with Age and Cache-Status"));
-        hints.push(format!("curl -X POST {url}/api/raise      # the product changes ..."));
-        hints.push("atoll purge --tag product-42                       # ... and every edge fetches it anew".to_owned());
+        hints.push(hint(format!("curl -i {url}/api/products/42"), "a miss, then a hit, with Age and Cache-Status"));
+        hints.push(hint(format!("curl -X POST {url}/api/raise"), "the product changes ..."));
+        hints.push(hint("atoll purge --tag product-42".to_owned(), "... and every edge fetches it anew"));
     }
-    hints.push(format!("atoll explain {url}/"));
-    hints.push("atoll status".to_owned());
+    hints.push(hint(format!("atoll explain {url}/"), "why it is answered as it is, at each edge"));
+    hints.push(hint("atoll status".to_owned(), ""));
     hints.extend(digs(town, settings));
     hints
 }
 
 /// One question per region, as one of its own clients would ask it.
-fn digs(town: &Town, settings: &Settings) -> Vec<String> {
+fn digs(town: &Town, settings: &Settings) -> Vec<(String, String)> {
     let server = town.dns.first().and_then(|dns| dns.addresses().first());
     let zone = settings.network.zones.values().next();
     let (Some(server), Some(zone)) = (server, zone) else { return Vec::new() };
@@ -234,7 +264,8 @@ fn digs(town: &Town, settings: &Settings) -> Vec<String> {
     let regions = settings.network.regions.values().filter_map(|region| Some((region, region.clients.first()?)));
     regions
         .map(|(region, clients)| {
-            format!("dig @{} -p {} {name} A +short +subnet={clients}     # {}", server.ip(), server.port(), region.name)
+            let command = format!("dig @{} -p {} {name} A +short +subnet={clients}", server.ip(), server.port());
+            (command, format!("a client of {}", region.name))
         })
         .collect()
 }

@@ -13,7 +13,7 @@ use crate::say;
 pub(crate) async fn list(context: &Context, arguments: Versions) -> Outcome {
     let list: VersionList = context.control()?.get(&format!("/v1/sites/{}/versions", arguments.site)).await?;
     if arguments.json {
-        say::json(&list);
+        say::json(&list)?;
         return Ok(Done::Everywhere);
     }
     say::table(
@@ -22,7 +22,7 @@ pub(crate) async fn list(context: &Context, arguments: Versions) -> Outcome {
             let aliases: Vec<_> = row.aliases.iter().map(ToString::to_string).collect();
             [row.version.short(), row.published_at.to_string(), row.files.to_string(), say::bytes(row.bytes), aliases.join(", ")]
         }),
-    );
+    )?;
     Ok(Done::Everywhere)
 }
 
@@ -43,7 +43,7 @@ pub(crate) async fn rollback(context: &Context, arguments: Rollback) -> Outcome 
         .get(&arguments.alias)
         .ok_or_else(|| Failure::typed(format!("site `{}` has no alias `{}` yet", arguments.site, arguments.alias)))?;
     let version = match &arguments.to {
-        None => *alias.before.last().ok_or_else(|| Failure::failed(format!("there is no version before {}", alias.version.short())))?,
+        None => *alias.before.last().ok_or_else(|| Failure::typed(format!("there is no version before {}", alias.version.short())))?,
         Some(typed) => meant(&list, typed)?,
     };
     let path = format!("/v1/sites/{}/aliases/{}", arguments.site, arguments.alias);
@@ -51,10 +51,10 @@ pub(crate) async fn rollback(context: &Context, arguments: Rollback) -> Outcome 
     let moved: AliasAnswer = control.put(&path, &AliasMove { version, back: true }, Some(&alias.version.to_string())).await?;
     let everywhere = is_everywhere(&control, moved.position.seq, arguments.timeout).await?;
     if arguments.json {
-        say::json(&RolledBack { version, previous: moved.previous, everywhere });
+        say::json(&RolledBack { version, previous: moved.previous, everywhere })?;
     } else {
         let from = moved.previous.map(|previous| format!(" from {}", previous.short())).unwrap_or_default();
-        say::line(format!("{} of {} now points to {}{from}", arguments.alias, arguments.site, version.short()));
+        say::line(format!("{} of {} now points to {}{from}", arguments.alias, arguments.site, version.short()))?;
     }
     Ok(if everywhere { Done::Everywhere } else { Done::NotEverywhere })
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::Source;
+use crate::secret::NO_PASSWORD;
 
 /// One thing that is wrong: where, which key and value, what was expected, and the nearest that we understand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,16 +17,25 @@ pub struct Complaint {
 
 impl Complaint {
     pub(crate) fn new(source: Source, key: &str, value: Option<String>, expected: impl Into<String>) -> Self {
-        Self { source, key: key.to_owned(), value, expected: expected.into(), nearest: None }
+        let mut expected: String = expected.into();
+        if value.as_ref().is_some_and(|value| value.contains(NO_PASSWORD)) {
+            expected += "; a password does not stand in the file itself";
+        }
+        Self { source, key: key.to_owned(), value, expected, nearest: None }
     }
 
     pub(crate) fn syntax(source: Source, message: &str) -> Self {
         Self::new(source, "", None, message)
     }
 
-    /// Returns the line that it is about; what stands in no file comes last.
+    /// Returns the line that it is about; what stands in no line comes last.
     pub(crate) fn line(&self) -> usize {
         if let Source::File { line, .. } = self.source { line } else { usize::MAX }
+    }
+
+    /// Names what was probably meant.
+    pub(crate) fn with_meant(self, meant: String) -> Self {
+        Self { nearest: Some(meant), ..self }
     }
 
     /// Names the candidate that looks most like `given`, where one is near enough to be meant.

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use wire::{HostPattern, Owner, RegionName, RouteName, SiteName, UpstreamName};
 
 use crate::choice::Choice;
-use crate::section::{Report, Section};
+use crate::report::{Report, Shown};
+use crate::section::Section;
 use crate::tree::Tree;
 use crate::zone::DnsName;
 use crate::{ByteSize, Complaints, Route, Rule, Upstream, Zone, rules};
@@ -92,10 +93,18 @@ impl Network {
     /// # Errors
     /// Returns every complaint.
     pub fn from_json(json: &serde_json::Value) -> Result<Self, Complaints> {
+        Self::from_json_shown(json).map(|(network, _)| network)
+    }
+
+    /// Reads the network's configuration as the journal keeps it, and returns every value of it too.
+    ///
+    /// # Errors
+    /// Returns every complaint.
+    pub fn from_json_shown(json: &serde_json::Value) -> Result<(Self, Vec<Shown>), Complaints> {
         let tree = Tree::from_json(json).only_network();
         let report = Report::default();
         let network = Self::read(&Section::root(&tree, &report), &tree);
-        report.finish().map(|_| network)
+        report.finish().map(|shown| (network, shown))
     }
 
     pub(crate) fn read(root: &Section<'_>, tree: &Tree) -> Self {
@@ -161,7 +170,7 @@ impl Region {
     fn read(name: &RegionName, section: &Section<'_>) -> Option<Self> {
         let latitude = section.required_number("latitude", -90.0, 90.0);
         let longitude = section.required_number("longitude", -180.0, 180.0);
-        let clients = section.list("clients", "a network such as \"192.0.2.0/24\"");
+        let clients = section.networks("clients", "a network such as \"192.0.2.0/24\"");
         Some(Self { name: name.clone(), latitude: latitude?, longitude: longitude?, clients })
     }
 }

@@ -150,7 +150,7 @@ impl EdgeNode {
             answers: section.list("answers", "an IP address"),
             memory,
             disk: section.bytes_or("disk", ByteSize(10 << 30)),
-            trusted_proxies: section.list("trusted_proxies", "a network such as \"10.0.0.0/8\""),
+            trusted_proxies: section.networks("trusted_proxies", "a network such as \"10.0.0.0/8\""),
             max_connections: section.count_within("max_connections", 20_000, &CONNECTIONS),
             max_connections_per_address: section.count_within("max_connections_per_address", 512, &CONNECTIONS),
             head_timeout: section.duration_or("head_timeout", Duration::from_secs(10)),

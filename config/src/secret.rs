@@ -1,7 +1,24 @@
 //! Where a secret is: in an environment variable or a file, never in the configuration itself.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+/// What stands for the user and the password of a URL wherever one is printed.
+pub(crate) const NO_PASSWORD: &str = "://•••@";
+
+/// Masks the user and the password of every URL in a text.
+pub(crate) fn without_passwords(text: &str) -> Cow<'_, str> {
+    if !text.contains("://") {
+        return Cow::Borrowed(text);
+    }
+    let masked = |word: &str| match (word.find("://"), word.rfind('@')) {
+        // Up to the last `@`: a password may have one in it, or a slash.
+        (Some(scheme), Some(at)) if scheme < at => format!("{}{NO_PASSWORD}{}", &word[..scheme], &word[at + 1..]),
+        _ => word.to_owned(),
+    };
+    Cow::Owned(text.split_inclusive(char::is_whitespace).map(masked).collect())
+}
 
 /// A pointer to a secret, resolved on the node that needs it.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,6 +75,25 @@ impl fmt::Debug for SecretRef {
         match self {
             Self::Environment(name) => write!(f, "env:{name}"),
             Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_of_a_url_is_left_in_a_text() {
+        let cases = [
+            ("redis://user:hunter2@h:6379", "redis://•••@h:6379"),
+            ("redis://:hunt/er://2@x@h", "redis://•••@h"),
+            ("see http://a@h/ and http://h/", "see http://•••@h/ and http://h/"),
+            ("a@b.example", "a@b.example"),
+            ("10 mail@x http://h", "10 mail@x http://h"),
+        ];
+        for (text, masked) in cases {
+            assert_eq!(without_passwords(text), masked);
         }
     }
 }

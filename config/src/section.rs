@@ -8,20 +8,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::choice::{self, Choice};
-use crate::tree::{Spot, Table, Value};
-use crate::{ByteSize, Complaint, Complaints, SecretRef, Source, Tree};
+use ipnet::IpNet;
 
-/// One line of `atoll config show`.
-#[derive(Clone, Debug)]
-pub struct Shown {
-    /// The key with its sections.
-    pub key: String,
-    /// The value, secrets masked.
-    pub value: String,
-    /// Where it came from.
-    pub source: Source,
-}
+use crate::choice::{self, Choice};
+use crate::overlay::loose_value;
+use crate::report::{Report, Shown};
+use crate::tree::{Spot, Table, Value, key_text, to_json};
+use crate::{ByteSize, Complaint, SecretRef, Source, Tree};
 
 /// A value as a complaint repeats it: a table would hide what is wrong with one line of it.
 fn brief(value: &Value) -> Option<String> {
@@ -30,25 +23,6 @@ fn brief(value: &Value) -> Option<String> {
         Value::Table(_) => None,
         Value::List(items) if has_table(items) => None,
         value => Some(value.to_string()),
-    }
-}
-
-/// What a whole reading found.
-#[derive(Debug, Default)]
-pub(crate) struct Report {
-    complaints: RefCell<Vec<Complaint>>,
-    shown: RefCell<Vec<Shown>>,
-}
-
-impl Report {
-    pub(crate) fn complain(&self, complaint: Complaint) {
-        self.complaints.borrow_mut().push(complaint);
-    }
-
-    pub(crate) fn finish(self) -> Result<Vec<Shown>, Complaints> {
-        let mut complaints = self.complaints.into_inner();
-        complaints.sort_by_key(Complaint::line);
-        if complaints.is_empty() { Ok(self.shown.into_inner()) } else { Err(Complaints::new(complaints)) }
     }
 }
 
@@ -74,7 +48,8 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn key(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        let name = key_text(name);
+        if self.path.is_empty() { name.into_owned() } else { format!("{}.{name}", self.path) }
     }
 
     fn ask(&self, name: &'static str) -> Option<&'a Spot> {
@@ -82,8 +57,8 @@ impl<'a> Section<'a> {
         self.table.get(name)
     }
 
-    fn show(&self, name: &str, value: String, source: Source) {
-        self.report.shown.borrow_mut().push(Shown { key: self.key(name), value, source });
+    fn show(&self, name: &str, value: &Value, source: Source) {
+        self.report.show(Shown { key: self.key(name), value: value.to_string(), json: to_json(value), source });
     }
 
     /// Complains about the value of `name`.
@@ -97,7 +72,8 @@ impl<'a> Section<'a> {
     /// Complains about a name that should be one of `known`.
     pub(crate) fn complain_unknown<'n>(&self, name: &str, given: &str, what: &str, known: impl IntoIterator<Item = &'n str>) {
         let source = self.table.get(name).map_or_else(|| self.source.clone(), |spot| spot.source.clone());
-        let complaint = Complaint::new(source, &self.key(name), Some(format!("{given:?}")), format!("there is no such {what}"));
+        let value = Some(Value::Text(given.to_owned()).to_string());
+        let complaint = Complaint::new(source, &self.key(name), value, format!("there is no such {what}"));
         self.report.complain(complaint.with_nearest(given, known));
     }
 
@@ -105,16 +81,17 @@ impl<'a> Section<'a> {
         let spot = self.ask(name)?;
         let value = read(&spot.value);
         match value {
-            Some(_) => self.show(name, spot.value.to_string(), spot.source.clone()),
+            Some(_) => self.show(name, &spot.value, spot.source.clone()),
             None => self.complain(name, format!("expected {expected}")),
         }
         value
     }
 
-    fn or_default<T>(&self, name: &'static str, value: Option<T>, default: T, shown: String) -> T {
+    /// `shown` is the default as TOML writes it.
+    fn or_default<T>(&self, name: &'static str, value: Option<T>, default: T, shown: &str) -> T {
         value.unwrap_or_else(|| {
             if !self.table.contains_key(name) {
-                self.show(name, shown, Source::Default);
+                self.show(name, &loose_value(shown), Source::Default);
             }
             default
         })
@@ -130,8 +107,8 @@ impl<'a> Section<'a> {
 
     pub(crate) fn parsed_or<T: FromStr + Display>(&self, name: &'static str, expected: &str, default: T) -> T {
         let value = self.parsed(name, expected);
-        let shown = format!("{:?}", default.to_string());
-        self.or_default(name, value, default, shown)
+        let shown = Value::Text(default.to_string()).to_string();
+        self.or_default(name, value, default, &shown)
     }
 
     /// A text that must parse, and must be there.
@@ -145,7 +122,7 @@ impl<'a> Section<'a> {
 
     pub(crate) fn duration_or(&self, name: &'static str, default: Duration) -> Duration {
         let value = self.duration(name);
-        self.or_default(name, value, default, format!("\"{}\"", humantime::format_duration(default)))
+        self.or_default(name, value, default, &format!("\"{}\"", humantime::format_duration(default)))
     }
 
     /// A span of time that has no default.
@@ -164,12 +141,12 @@ impl<'a> Section<'a> {
             Value::Text(text) => text.parse::<ByteSize>().ok().filter(|size| bounds.contains(size)),
             _ => None,
         });
-        self.or_default(name, value, default, format!("\"{default}\""))
+        self.or_default(name, value, default, &format!("\"{default}\""))
     }
 
     pub(crate) fn bool_or(&self, name: &'static str, default: bool) -> bool {
         let value = self.one(name, "true or false", |value| if let Value::Bool(truth) = value { Some(*truth) } else { None });
-        self.or_default(name, value, default, default.to_string())
+        self.or_default(name, value, default, &default.to_string())
     }
 
     pub(crate) fn count_or(&self, name: &'static str, default: u64) -> u64 {
@@ -177,7 +154,7 @@ impl<'a> Section<'a> {
             Value::Integer(number) => u64::try_from(*number).ok().filter(|number| *number > 0),
             _ => None,
         });
-        self.or_default(name, value, default, default.to_string())
+        self.or_default(name, value, default, &default.to_string())
     }
 
     /// A whole number within bounds.
@@ -187,7 +164,7 @@ impl<'a> Section<'a> {
             Value::Integer(number) => u64::try_from(*number).ok().filter(|number| bounds.contains(number)),
             _ => None,
         });
-        self.or_default(name, value, default, default.to_string())
+        self.or_default(name, value, default, &default.to_string())
     }
 
     /// A number within bounds that must be there.
@@ -211,10 +188,8 @@ impl<'a> Section<'a> {
     /// A text or a list of texts, each of which must parse.
     pub(crate) fn list<T: FromStr>(&self, name: &'static str, expected: &str) -> Vec<T> {
         let Some(spot) = self.ask(name) else { return Vec::new() };
-        let alone = std::slice::from_ref(spot);
-        let items = if let Value::List(items) = &spot.value { items.as_slice() } else { alone };
         let mut read = Vec::new();
-        for item in items {
+        for item in items(spot) {
             match &item.value {
                 Value::Text(text) if text.parse::<T>().is_ok() => read.extend(text.parse::<T>().ok()),
                 wrong => {
@@ -224,8 +199,21 @@ impl<'a> Section<'a> {
                 }
             }
         }
-        self.show(name, spot.value.to_string(), spot.source.clone());
+        self.show(name, &spot.value, spot.source.clone());
         read
+    }
+
+    /// A list of networks. Bits behind a prefix are more likely a mistake in the prefix than meant.
+    pub(crate) fn networks(&self, name: &'static str, expected: &str) -> Vec<IpNet> {
+        for item in self.table.get(name).map(items).unwrap_or_default() {
+            let network = if let Value::Text(text) = &item.value { text.parse::<IpNet>().ok() } else { None };
+            if let Some(meant) = network.map(|network| network.trunc()).filter(|meant| Some(*meant) != network) {
+                let value = Some(item.value.to_string());
+                let complaint = Complaint::new(item.source.clone(), &self.key(name), value, "expected no bits behind the prefix");
+                self.report.complain(complaint.with_meant(meant.to_string()));
+            }
+        }
+        self.list(name, expected)
     }
 
     /// A list that must have at least one item.
@@ -246,7 +234,12 @@ impl<'a> Section<'a> {
             _ => None,
         };
         match &read {
-            Some(pointer) => self.show(name, format!("\"{pointer:?}\" •••"), spot.source.clone()),
+            Some(_) => self.report.show(Shown {
+                key: self.key(name),
+                value: format!("{} •••", spot.value),
+                json: to_json(&spot.value),
+                source: spot.source.clone(),
+            }),
             None => {
                 let expected = "expected env:NAME or file:PATH; a secret does not stand in the file itself";
                 self.report.complain(Complaint::new(spot.source.clone(), &self.key(name), Some("•••".to_owned()), expected));
@@ -265,7 +258,7 @@ impl<'a> Section<'a> {
             Value::Text(text) => (text == "embedded").then(|| text.clone()),
             _ => None,
         });
-        self.or_default(name, value, String::new(), "\"embedded\"".to_owned());
+        self.or_default(name, value, String::new(), "\"embedded\"");
     }
 
     /// A path, relative to the file's folder.
@@ -285,18 +278,23 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A table whose keys are names, each with a table.
+    /// A table whose keys are names, each with a table. What stands below a bad name is read all the same, by a name
+    /// that it could have had, so that its own complaints come with the name's.
     pub(crate) fn tables<N: FromStr<Err: Display> + Ord>(&self, name: &'static str) -> Vec<(N, Self)> {
         let Some(outer) = self.table(name) else { return Vec::new() };
         outer.free.replace(true);
         let mut sections = Vec::new();
         for (key, spot) in outer.table {
-            match (key.parse::<N>(), &spot.value) {
+            let parsed = key.parse::<N>().or_else(|error| {
+                self.report.complain(Complaint::new(spot.source.clone(), &outer.key(key), None, error.to_string()));
+                mended(key).parse::<N>()
+            });
+            match (parsed, &spot.value) {
                 (Ok(parsed), Value::Table(table)) => {
                     sections.push((parsed, Self::over(table, outer.key(key), spot.source.clone(), self.folder, self.report)));
                 }
-                (Err(error), _) => self.report.complain(Complaint::new(spot.source.clone(), &outer.key(key), None, error.to_string())),
-                (Ok(_), _) => outer.complain(key, "expected a table"),
+                (Err(_), Value::Table(_)) => {}
+                (_, _) => outer.complain(key, "expected a table"),
             }
         }
         sections
@@ -326,16 +324,14 @@ impl<'a> Section<'a> {
         outer.free.replace(true);
         let mut rows = Vec::new();
         for (key, spot) in outer.table {
-            let alone = std::slice::from_ref(spot);
-            let items = if let Value::List(items) = &spot.value { items.as_slice() } else { alone };
             let mut read = Vec::new();
-            for item in items {
+            for item in items(spot) {
                 match &item.value {
                     Value::Text(text) if text.parse::<T>().is_ok() => read.extend(text.parse::<T>().ok()),
                     _ => outer.complain(key, format!("expected {expected}")),
                 }
             }
-            outer.show(key, spot.value.to_string(), spot.source.clone());
+            outer.show(key, &spot.value, spot.source.clone());
             rows.push((key.clone(), read));
         }
         rows
@@ -352,7 +348,7 @@ impl<'a> Section<'a> {
                 (None, _) => outer.complain(key, format!("expected {expected}")),
                 (Some(_), None) => outer.complain(key, format!("expected {SPAN}")),
             }
-            outer.show(key, spot.value.to_string(), spot.source.clone());
+            outer.show(key, &spot.value, spot.source.clone());
         }
         rows
     }
@@ -367,7 +363,7 @@ impl<'a> Section<'a> {
         read: impl FnOnce(&Choice<'_>) -> Option<T>,
     ) -> T {
         let value = self.one(name, expected, |value| choice::read(value, read));
-        self.or_default(name, value, default, shown.to_owned())
+        self.or_default(name, value, default, shown)
     }
 }
 
@@ -384,6 +380,18 @@ impl Drop for Section<'_> {
             }
         }
     }
+}
+
+/// The items of a list; anything else is alone in one.
+fn items(spot: &Spot) -> &[Spot] {
+    if let Value::List(items) = &spot.value { items } else { std::slice::from_ref(spot) }
+}
+
+/// The allowed name that is next to one that is not.
+fn mended(name: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c) { c } else { '-' };
+    let mended: String = name.to_ascii_lowercase().chars().map(allowed).take(63).collect();
+    mended.trim_start_matches(['-', '_', '.']).to_owned()
 }
 
 const SPAN: &str = "a span of time such as \"5s\" or \"250ms\"";

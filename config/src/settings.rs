@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use wire::NodeName;
 
-use crate::section::{Report, Section};
+use crate::report::Report;
+use crate::section::Section;
+use crate::tree::key_text;
 use crate::{Complaint, Complaints, DnsNode, EdgeNode, Network, OriginNode, Shown, Source, Tree};
 
 /// The configuration that `atoll up` runs without a file: three regions on loopback.
@@ -42,7 +44,7 @@ impl Settings {
         flags: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, Complaints> {
         let text = std::fs::read_to_string(file).map_err(|error| {
-            let source = Source::File { path: file.to_owned(), line: 1 };
+            let source = Source::WholeFile(file.to_owned());
             Complaints::new([Complaint::syntax(source, &format!("failed to read the file: {error}"))])
         })?;
         Self::from_text(&text, file, environment, flags)
@@ -105,12 +107,14 @@ fn complain_of_shared_addresses(root: &Section<'_>, origin: &OriginNode, edges: 
     };
     take(origin.listen, "origin", "origin.listen".to_owned());
     for edge in edges {
-        edge.listen.iter().for_each(|&address| take(address, "edges", format!("edges.{}.listen", edge.name)));
-        take(edge.admin, "edges", format!("edges.{}.admin", edge.name));
+        let name = key_text(edge.name.as_str());
+        edge.listen.iter().for_each(|&address| take(address, "edges", format!("edges.{name}.listen")));
+        take(edge.admin, "edges", format!("edges.{name}.admin"));
     }
     for node in dns {
-        node.listen.iter().for_each(|&address| take(address, "dns", format!("dns.{}.listen", node.name)));
-        take(node.admin, "dns", format!("dns.{}.admin", node.name));
+        let name = key_text(node.name.as_str());
+        node.listen.iter().for_each(|&address| take(address, "dns", format!("dns.{name}.listen")));
+        take(node.admin, "dns", format!("dns.{name}.admin"));
     }
 }
 
@@ -174,10 +178,31 @@ mod tests {
         assert_eq!(settings.edges[&"fra-1".parse().unwrap()].memory.0, 64 << 20);
         assert_eq!(settings.data, Path::new("elsewhere"));
         let shown = |key: &str| settings.shown.iter().find(|row| row.key == key).map(|row| row.source.to_string());
-        assert_eq!(shown("network.lease").unwrap(), "--set network.lease=9s");
+        assert_eq!(shown("network.lease").unwrap(), "--set network.lease");
         assert_eq!(shown("edges.fra-1.memory").unwrap(), "$ATOLL_EDGES__FRA_1__MEMORY");
         assert_eq!(shown("edges.fra-1.disk").unwrap(), "default");
         assert!(shown("edges.fra-1.region").unwrap().starts_with("f:"));
+    }
+
+    #[test]
+    fn what_is_shown_can_be_typed_and_has_its_type_in_json() {
+        let flags = ["zones.\"example.test\".ttl=77s", "origin.follow_token=file:follow"];
+        let settings = Settings::from_text(LAPTOP, Path::new("f"), [], flags).unwrap();
+        let shown = |key: &str| settings.shown.iter().find(|row| row.key == key).unwrap();
+        let ttl = shown("zones.\"example.test\".ttl");
+        assert_eq!((ttl.value.as_str(), ttl.json.as_str()), ("\"77s\"", Some("77s")));
+        assert_eq!(ttl.source.to_string(), "--set zones.\"example.test\".ttl");
+        assert_eq!(settings.network.zones["example.test"].ttl.as_secs(), 77);
+        assert_eq!(shown("edges.fra-1.max_connections").json.as_u64(), Some(20_000));
+        assert_eq!(shown("routes.demo.compress").json.as_bool(), Some(true));
+        assert_eq!(shown("edges.fra-1.answers").json, serde_json::json!(["127.0.0.1"]));
+        assert_eq!(shown("origin.follow_token").value, "\"file:follow\" •••");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_is_named_without_a_line() {
+        let said = Settings::load(Path::new("nowhere/atoll.toml"), [], []).unwrap_err().to_string();
+        assert!(said.starts_with("nowhere/atoll.toml: failed to read the file: "), "{said}");
     }
 
     #[test]

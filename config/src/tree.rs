@@ -1,5 +1,6 @@
 //! The configuration as people wrote it: a tree of values, each with where it came from.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::secret::without_passwords;
 use crate::{Complaint, Complaints};
 
 /// Where a value came from. Later sources win: defaults < file < environment < flags.
@@ -22,11 +24,13 @@ pub enum Source {
         /// The line, counted from 1.
         line: usize,
     },
+    /// A file as a whole.
+    WholeFile(PathBuf),
     /// The network's configuration in the journal, or a request's body.
     Network,
     /// An environment variable.
     Environment(String),
-    /// A flag of the command line.
+    /// A flag of the command line, without its value: that may be a secret.
     Flag(String),
 }
 
@@ -35,6 +39,7 @@ impl fmt::Display for Source {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::WholeFile(path) => write!(f, "{}", path.display()),
             Self::Network => f.write_str("network"),
             Self::Environment(name) => write!(f, "${name}"),
             Self::Flag(name) => f.write_str(name),
@@ -65,7 +70,7 @@ pub(crate) type Table = BTreeMap<String, Spot>;
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Text(text) => f.write_str(&quoted(&without_passwords(text))),
             Self::Integer(number) => write!(f, "{number}"),
             Self::Float(number) => write!(f, "{number:?}"),
             Self::Bool(truth) => write!(f, "{truth}"),
@@ -74,11 +79,22 @@ impl fmt::Display for Value {
                 write!(f, "[{}]", items.join(", "))
             }
             Self::Table(table) => {
-                let fields: Vec<_> = table.iter().map(|(key, spot)| format!("{key} = {}", spot.value)).collect();
+                let fields: Vec<_> = table.iter().map(|(key, spot)| format!("{} = {}", key_text(key), spot.value)).collect();
                 write!(f, "{{ {} }}", fields.join(", "))
             }
         }
     }
+}
+
+/// Writes a text as TOML does; JSON's escapes are among TOML's.
+fn quoted(text: &str) -> String {
+    Json::from(text).to_string()
+}
+
+/// Writes one name of a key as TOML does: in quotes unless it is bare, so that what is printed can be typed.
+pub(crate) fn key_text(name: &str) -> Cow<'_, str> {
+    let is_bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if is_bare { Cow::Borrowed(name) } else { Cow::Owned(quoted(name)) }
 }
 
 /// The sections that belong to the network as a whole and live in the journal.
@@ -117,36 +133,6 @@ impl Tree {
             Value::Table(root) => Self { root, folder: PathBuf::new() },
             _ => Self::default(),
         }
-    }
-
-    /// Lays the environment's overrides on top: `ATOLL_DATA`, and `ATOLL_SECTION__NAME__KEY` for the
-    /// rest, where `-` and `.` in names are written `_`.
-    pub fn lay_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
-        let mut variables: Vec<_> = variables.into_iter().filter(|(name, _)| name.starts_with("ATOLL_")).collect();
-        variables.sort();
-        for (name, text) in variables {
-            let path = &name["ATOLL_".len()..];
-            if path == "DATA" || path.contains("__") {
-                let parts: Vec<_> = path.split("__").map(str::to_ascii_lowercase).collect();
-                set(&mut self.root, &parts, &Spot { value: loose_value(&text), source: Source::Environment(name) });
-            }
-        }
-    }
-
-    /// Lays `KEY=VALUE` pairs of the command line on top.
-    ///
-    /// # Errors
-    /// Where a pair has no `=`.
-    pub fn lay_flags<'a>(&mut self, pairs: impl IntoIterator<Item = &'a str>) -> Result<(), Complaints> {
-        for pair in pairs {
-            let source = Source::Flag(format!("--set {pair}"));
-            let Some((key, text)) = pair.split_once('=') else {
-                return Err(Complaints::new([Complaint::syntax(source, "expected KEY=VALUE")]));
-            };
-            let parts: Vec<_> = key.split('.').map(str::to_owned).collect();
-            set(&mut self.root, &parts, &Spot { value: loose_value(text), source });
-        }
-        Ok(())
     }
 
     /// Returns the network's sections as the journal keeps them.
@@ -216,7 +202,7 @@ fn from_json(json: &Json) -> Spot {
     Spot { value, source: Source::Network }
 }
 
-fn to_json(value: &Value) -> Json {
+pub(crate) fn to_json(value: &Value) -> Json {
     match value {
         Value::Text(text) => text.as_str().into(),
         Value::Integer(number) => (*number).into(),
@@ -227,30 +213,10 @@ fn to_json(value: &Value) -> Json {
     }
 }
 
-/// A value without TOML's quotes: what reads as a TOML value is one, all else is text.
-fn loose_value(text: &str) -> Value {
+/// Reads a text that is one TOML value.
+pub(crate) fn toml_value(text: &str) -> Option<Value> {
     let line = format!("x = {text}");
-    let read = DeTable::parse(&line).ok().and_then(|table| {
-        let reader = TomlReader { text: &line, file: Path::new("") };
-        reader.table(table.get_ref()).ok()?.remove("x").map(|spot| spot.value)
-    });
-    read.unwrap_or_else(|| Value::Text(text.to_owned()))
-}
-
-/// Sets a value deep in the tree; parts match existing names with `-` and `.` written `_`.
-fn set(table: &mut Table, path: &[String], spot: &Spot) {
-    let Some((first, rest)) = path.split_first() else { return };
-    let same = |name: &&String| name.as_str() == first || name.to_ascii_lowercase().replace(['-', '.'], "_") == *first;
-    let key = table.keys().find(same).cloned().unwrap_or_else(|| first.clone());
-    if rest.is_empty() {
-        table.insert(key, spot.clone());
-        return;
-    }
-    let inner = table.entry(key).or_insert_with(|| Spot { value: Value::Table(Table::new()), source: spot.source.clone() });
-    if !matches!(inner.value, Value::Table(_)) {
-        inner.value = Value::Table(Table::new());
-    }
-    if let Value::Table(inner) = &mut inner.value {
-        set(inner, rest, spot);
-    }
+    let table = DeTable::parse(&line).ok()?;
+    let reader = TomlReader { text: &line, file: Path::new("") };
+    reader.table(table.get_ref()).ok()?.remove("x").map(|spot| spot.value)
 }

@@ -26,17 +26,23 @@ type Shared = web::Data<Pages>;
 
 /// Mounts the pages.
 pub(crate) fn mount(app: &mut web::ServiceConfig) {
-    app.route("/livez", web::get().to(async || "ok\n"))
-        .route("/readyz", web::get().to(readyz))
-        .route("/metrics", web::get().to(metrics))
-        .route("/explain", web::get().to(explain_name));
+    // HEAD is answered like GET; actix-web leaves its body out, and refuses other methods with 405 and Allow.
+    app.service(web::resource("/livez").route(web::get().to(livez)).route(web::head().to(livez)))
+        .service(web::resource("/readyz").route(web::get().to(readyz)).route(web::head().to(readyz)))
+        .service(web::resource("/metrics").route(web::get().to(metrics)).route(web::head().to(metrics)))
+        .service(web::resource("/explain").route(web::get().to(explain_name)).route(web::head().to(explain_name)));
+}
+
+async fn livez() -> &'static str {
+    "ok\n"
 }
 
 async fn readyz(pages: Shared) -> HttpResponse {
-    if pages.steering.config() == 0 {
-        return HttpResponse::ServiceUnavailable().body("starting: no snapshot yet\n");
-    }
-    HttpResponse::Ok().body("ready\n")
+    let (mut response, said) = match pages.steering.config() {
+        0 => (HttpResponse::ServiceUnavailable(), "starting: no snapshot yet\n"),
+        _ => (HttpResponse::Ok(), "ready\n"),
+    };
+    response.content_type("text/plain; charset=utf-8").body(said)
 }
 
 async fn metrics(pages: Shared) -> HttpResponse {

@@ -114,7 +114,7 @@ fn first_view(settings: &Settings, node: &DnsNode) -> Result<View> {
     Ok(View::new(&settings.network, 0, places.transpose()?)?)
 }
 
-/// A DNS node belongs to no region in particular; acks name one all the same.
+/// A DNS node belongs to no region; acks name one all the same, and the origin shows none.
 fn any_region(settings: &Settings) -> Result<RegionName> {
     settings.network.regions.keys().next().cloned().context("there is no region in the configuration, so there is nothing to steer to")
 }
@@ -135,7 +135,7 @@ async fn bind(address: SocketAddr) -> std::io::Result<(UdpSocket, tokio::net::Tc
 fn serve_pages(pages: Pages, listener: TcpListener, tasks: &mut Vec<JoinHandle<()>>) -> Result<ServerHandle> {
     let data = web::Data::new(pages);
     let server = HttpServer::new(move || App::new().app_data(data.clone()).configure(admin::mount));
-    let server = server.workers(1).shutdown_timeout(1).disable_signals().listen(listener)?.run();
+    let server = server.workers(1).tcp_nodelay(true).shutdown_timeout(1).disable_signals().listen(listener)?.run();
     let handle = server.handle();
     tasks.push(tokio::spawn(async move {
         if let Err(error) = server.await {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
 use wire::{Ack, AckAnswer, Position, Role, Secret, State};
 
+use crate::causes;
+
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
 
@@ -26,10 +28,10 @@ pub struct Origins {
 #[derive(Debug, thiserror::Error)]
 pub enum OriginsError {
     /// The certificates in `origin.ca` can't be read.
-    #[error("origin.ca: {0}")]
+    #[error("origin.ca: {}", causes(.0))]
     Ca(reqwest::Error),
     /// No origin could be reached.
-    #[error("{url}: {error}")]
+    #[error("{url}: {}", causes(.error))]
     Unreachable {
         /// The URL that was tried last.
         url: String,
@@ -62,7 +64,9 @@ impl Origins {
     /// # Errors
     /// Where `ca` is not PEM.
     pub fn new(urls: Vec<String>, token: Secret, ca: Option<&str>) -> Result<Self, OriginsError> {
-        let mut builder = Client::builder().no_proxy().redirect(redirect::Policy::none()).connect_timeout(CONNECT).http1_only();
+        let builder = Client::builder().no_proxy().redirect(redirect::Policy::none()).connect_timeout(CONNECT).http1_only();
+        // What is sent is small and waited for.
+        let mut builder = builder.tcp_nodelay(true);
         let plain = urls.iter().all(|url| url.starts_with("http://"));
         if let Some(pem) = ca {
             builder = builder.tls_certs_only(Certificate::from_pem_bundle(pem.as_bytes()).map_err(OriginsError::Ca)?);
@@ -93,7 +97,9 @@ impl Origins {
     pub async fn send(&self, build: impl FnOnce(&Client, &str) -> RequestBuilder) -> Result<Response, OriginsError> {
         let url = self.current();
         let request = build(&self.client, url).bearer_auth(self.token.reveal());
-        let response = request.send().await.map_err(|error| OriginsError::Unreachable { url: url.to_owned(), error })?;
+        // The error names the URL by itself, and with all of its query.
+        let unreachable = |error: reqwest::Error| OriginsError::Unreachable { url: url.to_owned(), error: error.without_url() };
+        let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -123,7 +129,7 @@ impl Origins {
     async fn read_json<T: serde::de::DeserializeOwned>(&self, mut response: Response) -> Result<T, OriginsError> {
         let wrong = |error: String| OriginsError::NotUnderstood { url: self.current().to_owned(), error };
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| wrong(error.to_string()))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| wrong(causes(&error)))? {
             if body.len() + chunk.len() > LINE_MOST {
                 return Err(wrong("it is too large".to_owned()));
             }

@@ -18,7 +18,7 @@ use wire::{Ack, Event, FeedLine, LiveEdge, NodeName, PROTOCOL, Position, Refused
 use crate::follower::{is_unknown_config, live_of, may_load};
 use crate::lease::Sent;
 use crate::origin::LINE_MOST;
-use crate::{Follower, Kept, KeptError, Lease, Origins, OriginsError, Refusal, boottime};
+use crate::{Follower, Kept, KeptError, Lease, Origins, OriginsError, Refusal, Trouble, boottime};
 
 /// Waits between attempts grow from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -143,10 +143,23 @@ pub async fn start<A: Apply>(settings: Settings, origins: Arc<Origins>, node: Ar
         positions,
         ack_now: Arc::clone(&ack_now),
         resync: Arc::clone(&resync),
+        retired: Trouble::default(),
         stop: stop.clone(),
     };
-    let mut reader =
-        Reader { settings, origins, node, lease, kept, follower: None, last: None, loaded, position, resync, stop: stop.clone() };
+    let mut reader = Reader {
+        settings,
+        origins,
+        node,
+        lease,
+        kept,
+        follower: None,
+        last: None,
+        loaded,
+        position,
+        resync,
+        trouble: Trouble::default(),
+        stop: stop.clone(),
+    };
     if let Some(follower) = follower
         && let Err(error) = reader.begin_with(follower, false).await
     {
@@ -180,6 +193,8 @@ struct Reader<A> {
     position: watch::Sender<Option<Position>>,
     /// The origin says that our position is of another history.
     resync: Arc<Notify>,
+    /// Why this node does not follow at the moment was told then and then.
+    trouble: Trouble,
     stop: CancellationToken,
 }
 
@@ -215,10 +230,7 @@ impl<A: Apply> Reader<A> {
             match &left {
                 // A new origin, or one that was restarted, ends feeds: that is no news.
                 Left::Ended | Left::Reloaded => wait = BACKOFF.0,
-                Left::NotUnderstood(_) => tracing::error!(node = %self.settings.name, "{left}; this node is fenced"),
-                _ => {
-                    tracing::warn!(node = %self.settings.name, retry_ms = u64::try_from(wait.as_millis()).unwrap_or(0), "failed to follow the journal: {left}");
-                }
+                left => self.tell(left),
             }
             if matches!(&left, Left::Origin(OriginsError::Unreachable { .. }) | Left::Silent(_) | Left::Ended) {
                 self.origins.move_on();
@@ -228,6 +240,16 @@ impl<A: Apply> Reader<A> {
                 () = stop.cancelled() => return,
             }
             wait = (wait * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// A failure is told when it begins and once a minute: it comes again with every attempt.
+    fn tell(&mut self, left: &Left) {
+        let node = &self.settings.name;
+        match (left, self.trouble.failed(boottime())) {
+            (Left::NotUnderstood(_), true) => tracing::error!(%node, "{left}; this node is fenced"),
+            (_, true) => tracing::warn!(%node, "failed to follow the journal, trying again: {left}"),
+            (_, false) => tracing::debug!(%node, "failed to follow the journal again: {left}"),
         }
     }
 
@@ -256,6 +278,9 @@ impl<A: Apply> Reader<A> {
                 }
             };
             self.take(&line).await?;
+            if let Some(lasted) = self.trouble.over(boottime()) {
+                tracing::info!(node = %self.settings.name, seconds = lasted.as_secs(), "following the journal again after {} s", lasted.as_secs());
+            }
         }
     }
 
@@ -373,6 +398,8 @@ struct Acker<A> {
     positions: watch::Receiver<Option<Position>>,
     ack_now: Arc<Notify>,
     resync: Arc<Notify>,
+    /// That this life was retired is told then and then.
+    retired: Trouble,
     stop: CancellationToken,
 }
 
@@ -397,7 +424,7 @@ impl<A: Apply> Acker<A> {
         }
     }
 
-    async fn ack(&self, position: Position) {
+    async fn ack(&mut self, position: Position) {
         let vitals = self.node.vitals();
         let ack = Ack {
             follower: self.settings.name.clone(),
@@ -420,11 +447,19 @@ impl<A: Apply> Acker<A> {
         }
     }
 
-    fn refused(&self, reason: Option<Refused>) {
+    fn refused(&mut self, reason: Option<Refused>) {
         match reason {
             Some(Refused::OtherHistory) => self.resync.notify_one(),
+            // It lasts until the process is started anew.
             Some(Refused::Retired) => {
-                tracing::error!(node = %self.settings.name, "another process follows as `{}` since this one started; this one is fenced", self.settings.name);
+                if self.retired.failed(boottime()) {
+                    let node = &self.settings.name;
+                    tracing::error!(
+                        %node,
+                        "`{node}` gets no lease any more: it was retired (`atoll drain`), or another process follows under its name; \
+                         this one is fenced until it is started anew"
+                    );
+                }
             }
             // Catching up ends both.
             Some(Refused::BelowComplete | Refused::Laggard) | None => {}

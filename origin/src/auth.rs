@@ -1,12 +1,13 @@
 //! Who calls, and what that bearer may do. Tokens are random, so their SHA-256 is all that is kept.
 
-use std::io::Write as _;
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use actix_web::HttpRequest;
 use subtle::ConstantTimeEq as _;
-use wire::{Digest, Fact, Grant, Secret};
+use wire::{Digest, Fact, Grant, Secret, StoredToken};
 
 use crate::core::Core;
 use crate::fault::Fault;
@@ -14,6 +15,8 @@ use crate::fault::Fault;
 /// Somebody whose token is known.
 #[derive(Debug)]
 pub(crate) struct Caller {
+    /// The token's id; `None` for the one that the configuration file names.
+    pub(crate) id: Option<String>,
     /// What the journal calls them.
     pub(crate) name: String,
     can: Vec<Grant>,
@@ -49,21 +52,21 @@ pub(crate) fn caller(core: &Core, request: &HttpRequest) -> Result<Caller, Fault
     let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
     let token = header.and_then(|text| {
         let (scheme, token) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| Secret::from_text(token))
+        (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| Secret::from_text(token))
     });
     let hash = token.ok_or(Fault::Unauthorised)?.hash();
     let same = |known: &Digest| bool::from(known.as_bytes().ct_eq(hash.as_bytes()));
     let state = core.journal.state();
-    let tokens = state.control.iter().flat_map(|control| control.tokens.values());
+    let tokens = state.control.iter().flat_map(|control| &control.tokens);
     // All are compared, so that the time tells nothing about which one fits.
-    let found = tokens.fold(None, |found, token| if same(&token.hash) { Some(token) } else { found });
-    if let Some(token) = found {
-        return Ok(Caller { name: token.name.clone(), can: token.can.clone() });
+    let found = tokens.fold(None, |found, (id, token)| if same(&token.hash) { Some((id, token)) } else { found });
+    if let Some((id, token)) = found {
+        return Ok(Caller { id: Some(id.clone()), name: token.name.clone(), can: token.can.clone() });
     }
     if core.follow_token.as_ref().is_some_and(same) {
-        return Ok(Caller { name: "follow".to_owned(), can: vec![Grant::Follow(None, None)] });
+        return Ok(Caller { id: None, name: "follow".to_owned(), can: vec![Grant::Follow(None, None)] });
     }
-    Err(Fault::Unauthorised)
+    Err(Fault::UnknownToken)
 }
 
 /// Makes a new random secret.
@@ -77,12 +80,77 @@ pub(crate) fn new_secret() -> Result<Secret, Fault> {
 /// written beside the journal for whoever may read that folder.
 pub(crate) fn first_tokens(folder: &Path) -> anyhow::Result<Vec<Fact>> {
     let mut facts = Vec::new();
-    for (name, can) in [("admin", Grant::Admin), ("follow", Grant::Follow(None, None))] {
-        let secret = new_secret().map_err(|fault| anyhow::anyhow!("{fault}"))?;
-        write_secret(&folder.join(format!("{name}.token")), &secret)?;
-        facts.push(Fact::TokenIssued { id: name.to_owned(), name: name.to_owned(), hash: secret.hash(), can: vec![can] });
+    for (name, can) in built_in() {
+        let secret = write_new(&folder.join(format!("{name}.token")))?;
+        facts.push(issued(name.to_owned(), name, &secret, can));
     }
     Ok(facts)
+}
+
+/// Returns the facts of a later start: who lost a token's file, or has one of another journal, would be
+/// locked out for good, so a new token is issued into it. Where `has_follow_token`, followers have
+/// another one than the file's.
+///
+/// The former `admin` is revoked: who has its file now is not known. The former `follow` goes on, since
+/// followers on other machines may have it, and would be fenced without.
+pub(crate) fn lost_tokens(folder: &Path, tokens: &BTreeMap<String, StoredToken>, has_follow_token: bool) -> anyhow::Result<Vec<Fact>> {
+    let mut facts = Vec::new();
+    for (name, can) in built_in() {
+        let path = folder.join(format!("{name}.token"));
+        let is_admin = can == Grant::Admin;
+        if is_in_force(&path, tokens, &can) || (has_follow_token && !is_admin) {
+            continue;
+        }
+        let secret = write_new(&path)?;
+        let mut id = name.to_owned();
+        let mut former = "";
+        if tokens.contains_key(name) && is_admin {
+            facts.push(Fact::TokenRevoked { id: id.clone() });
+            former = "; the former one is revoked";
+        } else if tokens.contains_key(name) {
+            id = id_of(&secret, name);
+            former = "; the former one goes on, for followers elsewhere: revoke it once they have the new one";
+        }
+        tracing::warn!("{} was missing or held no token of this journal: token `{id}` was issued into it{former}", path.display());
+        facts.push(issued(id, name, &secret, can));
+    }
+    Ok(facts)
+}
+
+/// What an origin gives to whoever may read its folder, beside what is issued later.
+fn built_in() -> [(&'static str, Grant); 2] {
+    [("admin", Grant::Admin), ("follow", Grant::Follow(None, None))]
+}
+
+/// Tells whether a file holds a token that may do what it is for. One that is there but can't be read is
+/// left to whoever made it so.
+fn is_in_force(path: &Path, tokens: &BTreeMap<String, StoredToken>, can: &Grant) -> bool {
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let hash = Secret::from_text(&text).hash();
+            tokens.values().any(|token| token.hash == hash && token.can.iter().any(|held| held.covers(can)))
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => false,
+        Err(error) => {
+            tracing::warn!("failed to read {}: {error}; it is left as it is", path.display());
+            true
+        }
+    }
+}
+
+fn issued(id: String, name: &str, secret: &Secret, can: Grant) -> Fact {
+    Fact::TokenIssued { id, name: name.to_owned(), hash: secret.hash(), can: vec![can] }
+}
+
+/// Returns an id that does not lead to the secret, nor repeats.
+fn id_of(secret: &Secret, name: &str) -> String {
+    format!("{name}-{}", Digest::of(secret.hash().to_string().as_bytes()).short())
+}
+
+fn write_new(path: &Path) -> anyhow::Result<Secret> {
+    let secret = new_secret().map_err(|fault| anyhow::anyhow!("{fault}"))?;
+    write_secret(path, &secret)?;
+    Ok(secret)
 }
 
 fn write_secret(path: &Path, secret: &Secret) -> std::io::Result<()> {
@@ -91,4 +159,57 @@ fn write_secret(path: &Path, secret: &Secret) -> std::io::Result<()> {
     writeln!(file, "{}", secret.reveal())?;
     file.sync_all()?;
     std::fs::rename(staged, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::Timestamp;
+
+    fn stored(facts: &[Fact], tokens: &mut BTreeMap<String, StoredToken>) {
+        for fact in facts {
+            match fact {
+                Fact::TokenIssued { id, name, hash, can } => {
+                    let token = StoredToken { name: name.clone(), hash: *hash, can: can.clone(), issued_at: Timestamp::from_millis(0) };
+                    tokens.insert(id.clone(), token);
+                }
+                Fact::TokenRevoked { id } => {
+                    tokens.remove(id);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_token_file_is_written_anew_and_only_the_former_admin_is_revoked() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tokens = BTreeMap::new();
+        stored(&first_tokens(folder.path()).unwrap(), &mut tokens);
+        assert!(lost_tokens(folder.path(), &tokens, false).unwrap().is_empty(), "nothing is lost");
+        let first = tokens.clone();
+
+        std::fs::remove_file(folder.path().join("admin.token")).unwrap();
+        std::fs::write(folder.path().join("follow.token"), "of another journal").unwrap();
+        stored(&lost_tokens(folder.path(), &tokens, false).unwrap(), &mut tokens);
+
+        assert_eq!(tokens.len(), 3);
+        assert!(tokens["admin"].hash != first["admin"].hash && tokens["follow"] == first["follow"], "{tokens:?}");
+        for (name, can) in built_in() {
+            assert!(is_in_force(&folder.path().join(format!("{name}.token")), &tokens, &can), "{name}");
+        }
+        assert!(lost_tokens(folder.path(), &tokens, false).unwrap().is_empty(), "it is mended once");
+    }
+
+    #[test]
+    fn a_revoked_admin_is_issued_anew_and_a_follow_token_of_the_file_needs_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tokens = BTreeMap::new();
+        stored(&first_tokens(folder.path()).unwrap(), &mut tokens);
+        tokens.clear();
+
+        let facts = lost_tokens(folder.path(), &tokens, true).unwrap();
+
+        assert!(matches!(facts.as_slice(), [Fact::TokenIssued { id, .. }] if id == "admin"), "{facts:?}");
+    }
 }

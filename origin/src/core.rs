@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use config::{Network, Settings};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wire::{Ack, AckAnswer, Digest, Epoch, Fact, Position, Receipt, ReceiptState, Refused, SiteName, Timestamp};
+use wire::{Ack, AckAnswer, Digest, Epoch, Fact, NodeName, Position, Receipt, ReceiptState, Refused, SiteName, Timestamp};
 
+use crate::announce::announce;
 use crate::blobs::Blobs;
 use crate::clock::boottime;
 use crate::decide;
@@ -54,6 +55,8 @@ pub(crate) struct Core {
     /// The epoch that the book is for.
     book_epoch: Mutex<Epoch>,
     book_version: watch::Sender<u64>,
+    /// Held while the book's followers are stored, so that an older list never replaces a newer one.
+    storing: tokio::sync::Mutex<()>,
     stored_lease_ms: AtomicU64,
     network: Mutex<Option<(u64, Arc<Network>)>>,
     publishes: Mutex<(BTreeMap<u64, Publish>, u64)>,
@@ -78,6 +81,7 @@ impl Core {
             book: Mutex::new(book),
             book_epoch: Mutex::new(head.epoch),
             book_version: watch::Sender::new(0),
+            storing: tokio::sync::Mutex::new(()),
             stored_lease_ms: AtomicU64::new(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)),
             network: Mutex::new(None),
             publishes: Mutex::default(),
@@ -112,13 +116,20 @@ impl Core {
     /// Appends facts and returns the place of the last one, durable.
     pub(crate) async fn append(&self, actor: &str, facts: Vec<Fact>, if_unchanged: Vec<(String, u64)>) -> Result<Position, Fault> {
         let begun = Instant::now();
+        let said: Vec<_> = facts.iter().map(announce).collect();
         let position = self.journal.append(Append { actor: actor.to_owned(), facts, if_unchanged }).await?;
         self.metrics.append_seconds.observe(begun.elapsed().as_secs_f64());
+        let first = (position.seq + 1).saturating_sub(said.len() as u64);
+        for (seq, said) in (first..).zip(said) {
+            if let Some(said) = said {
+                tracing::info!(actor, seq, "{actor}: {said}");
+            }
+        }
         Ok(position)
     }
 
-    /// Takes in an ack: judges its position, and decides about a lease.
-    pub(crate) async fn ack(&self, ack: Ack) -> Result<AckAnswer, Fault> {
+    /// Takes in an ack that came with `token`: judges its position, and decides about a lease.
+    pub(crate) async fn ack(&self, ack: Ack, token: Option<String>) -> Result<AckAnswer, Fault> {
         let network = self.network();
         self.ensure_lease_is_stored(network.lease).await?;
         let position = ack.position;
@@ -129,23 +140,51 @@ impl Core {
         let unapplied = (position.seq < head.seq).then(|| self.journal.appended_at(position.seq + 1).unwrap_or_default());
         let margin = margin(network.lease);
         let standing = Standing { now: boottime(), head: head.seq, fits, first_unapplied_at: unapplied, lease: network.lease, margin };
-        let (answer, unsaved) = {
+        let answer = {
             let mut book = self.book();
             self.keep_book_to(head.epoch, head.seq, &mut book);
             // An epoch may have begun since the position was judged: then it is of another history.
             let standing = Standing { fits: fits && position.epoch == head.epoch, ..standing };
+            let who = (ack.role, ack.follower.clone());
             let answer = book.ack(ack, &standing);
-            (answer, book.take_unsaved())
+            book.let_in(&who, token);
+            answer
         };
         // P7: who may serve is known also after a restart of this origin.
-        if let Some(followers) = unsaved {
-            self.journal.store_followers(&followers).await?;
-        }
+        self.store_followers().await?;
         if answer.reason == Some(Refused::OtherHistory) {
             tracing::info!(%position, "an ack of another history was refused");
         }
         self.book_version.send_modify(|version| *version += 1);
         Ok(answer)
+    }
+
+    /// Takes an edge out of service; tells whether there is such an edge.
+    pub(crate) async fn drain(&self, edge: &NodeName) -> Result<bool, Fault> {
+        let known = self.book().drain(edge);
+        self.store_followers().await?;
+        self.book_version.send_modify(|version| *version += 1);
+        Ok(known)
+    }
+
+    /// Returns the journal's head, and up to where every edge has applied it or is fenced.
+    pub(crate) fn progress(&self) -> (Position, u64) {
+        let mut book = self.book();
+        let head = self.journal.head();
+        self.keep_book_to(head.epoch, head.seq, &mut book);
+        (head, book.report_progress(head.seq, boottime()))
+    }
+
+    async fn store_followers(&self) -> Result<(), Fault> {
+        let _one_at_a_time = self.storing.lock().await;
+        let unsaved = self.book().take_unsaved();
+        if let Some(followers) = unsaved
+            && let Err(error) = self.journal.store_followers(&followers).await
+        {
+            self.book().still_unsaved();
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     /// L6: the longest lease that may run is stored before it is granted.

@@ -1,12 +1,12 @@
 //! Decides what a command means: values in, facts or a refusal out. No clock, no disk, no socket.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use config::{Network, Rule, WhenFenced};
 use wire::{
-    Alias, AliasMove, Digest, Fact, FilePath, Host, HostPattern, Manifest, Owner, PrefixScope, PurgeRequest, Scope, SiteName, SiteState,
-    State, Tag, UrlScope,
+    Alias, AliasMove, Digest, Fact, FilePath, Grant, Host, HostPattern, Manifest, NodeName, Owner, PrefixScope, PurgeRequest, Scope,
+    SiteName, SiteState, State, StoredToken, Tag, UrlScope,
 };
 
 use crate::fault::Fault;
@@ -118,6 +118,33 @@ pub(crate) fn may_serve(fact: &Fact, network: &Network, fenced_for: Duration) ->
 
 fn has_host(patterns: &[HostPattern], host: &Host) -> bool {
     patterns.iter().any(|pattern| pattern.matches(host))
+}
+
+/// Decides whether a token may be revoked; `relying` are the followers that hold a lease by it. Nobody
+/// locks everybody out, and nobody fences a network by a slip of the finger.
+pub(crate) fn revoke(tokens: &BTreeMap<String, StoredToken>, id: &str, relying: &[NodeName]) -> Result<Fact, Fault> {
+    let Some(token) = tokens.get(id) else {
+        return Err(Fault::NotFound(format!("there is no token `{id}`; see `atoll token list`")));
+    };
+    let is_admin = |token: &StoredToken| token.can.contains(&Grant::Admin);
+    if is_admin(token) && !tokens.iter().any(|(other, token)| other != id && is_admin(token)) {
+        return Err(Fault::StillNeeded(format!(
+            "`{id}` is the only token with scope admin: without one nobody could issue tokens any more. Issue another \
+             (`atoll token create --can admin`), keep it in admin.token or ATOLL_TOKEN, and revoke `{id}` with that"
+        )));
+    }
+    // A token for one follower or one role may have been stolen with its machine: it goes at once.
+    let for_any = token.can.iter().any(|held| held.covers(&Grant::Follow(None, None)));
+    if for_any && !relying.is_empty() {
+        return Err(Fault::StillNeeded(format!(
+            "{} of the followers rely on `{id}` and would be fenced without it ({}). Give each a token of its own \
+             (`atoll token create --can follow:ROLE/NAME`, in ATOLL_FOLLOW_TOKEN or origin.follow_token of its machine), \
+             start it anew, and revoke `{id}` then",
+            relying.len(),
+            relying.iter().take(5).map(NodeName::as_str).collect::<Vec<_>>().join(", ")
+        )));
+    }
+    Ok(Fact::TokenRevoked { id: id.to_owned() })
 }
 
 /// Checks a manifest against the site's limits.
@@ -256,6 +283,26 @@ mod tests {
         assert!(matches!(decide(json!({ "sites": ["wwww"] })), Err(Fault::NotFound(said)) if said.contains("www")));
         assert!(matches!(decide(json!({ "sites": ["any"] })), Err(Fault::Forbidden(_))));
         assert!(matches!(decide(json!({ "urls": ["elsewhere.test/"] })), Err(Fault::Forbidden(_))));
+    }
+
+    #[test]
+    fn a_token_without_which_nobody_gets_in_is_not_revoked() {
+        let token = |can: &str| {
+            let can = vec![can.parse().unwrap()];
+            StoredToken { name: "t".to_owned(), hash: Digest::of(b"t"), can, issued_at: wire::Timestamp::from_millis(0) }
+        };
+        let rows = [("admin", "admin"), ("follow", "follow:*"), ("one", "follow:edge/fra-1"), ("ci", "publish:www")];
+        let mut tokens: BTreeMap<_, _> = rows.iter().map(|(id, can)| ((*id).to_owned(), token(can))).collect();
+        let relying: Vec<NodeName> = vec!["fra-1".parse().unwrap()];
+
+        assert!(matches!(revoke(&tokens, "nobody", &[]), Err(Fault::NotFound(_))));
+        assert!(matches!(revoke(&tokens, "admin", &[]), Err(Fault::StillNeeded(said)) if said.contains("token create --can admin")));
+        assert!(matches!(revoke(&tokens, "follow", &relying), Err(Fault::StillNeeded(said)) if said.contains("fra-1")));
+        assert!(revoke(&tokens, "follow", &[]).is_ok(), "nobody relies on it");
+        assert!(revoke(&tokens, "one", &relying).is_ok(), "it may have been stolen");
+        assert!(revoke(&tokens, "ci", &[]).is_ok());
+        tokens.insert("second".to_owned(), token("admin"));
+        assert!(revoke(&tokens, "admin", &[]).is_ok());
     }
 
     #[test]

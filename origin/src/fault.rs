@@ -15,14 +15,20 @@ use crate::journal::AppendError;
 pub(crate) enum Fault {
     /// The request can't be meant.
     Bad(String),
-    /// No token, or none that is known.
+    /// No token.
     Unauthorised,
+    /// A token that nobody knows (any more).
+    UnknownToken,
     /// The token may not do that.
     Forbidden(String),
     /// There is no such thing.
     NotFound(String),
     /// Somebody else was faster, or what is there does not allow it.
     Conflict(String),
+    /// Something would break that the caller did not speak of; it says the way out.
+    StillNeeded(String),
+    /// A page that is only looked at.
+    OnlyRead(String),
     /// A position that needs a snapshot.
     NeedsSnapshot(String),
     /// `If-Match` did not.
@@ -47,9 +53,12 @@ impl Fault {
         match self {
             Self::Bad(_) => "The request is wrong",
             Self::Unauthorised => "A token is needed",
+            Self::UnknownToken => "The token is not known",
             Self::Forbidden(_) => "The token does not allow this",
             Self::NotFound(_) => "There is no such thing",
             Self::Conflict(_) => "It was changed in the meantime",
+            Self::StillNeeded(_) => "It is still needed",
+            Self::OnlyRead(_) => "The method is not allowed here",
             Self::NeedsSnapshot(_) => "A snapshot is needed",
             Self::Precondition(_) => "The precondition does not hold",
             Self::TooLarge(_) => "It is too large",
@@ -75,12 +84,18 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unauthorised => f.write_str("send `Authorization: Bearer TOKEN` with a token of this network"),
+            Self::UnknownToken => f.write_str(
+                "the token that was sent is unknown to this origin or was revoked; `atoll token create` issues another, \
+                 and the origin's own folder holds one in admin.token",
+            ),
             Self::Stopping => f.write_str("try another origin, or again in a moment"),
             Self::Complaints(complaints) => write!(f, "{complaints}"),
             Self::Bad(said)
             | Self::Forbidden(said)
             | Self::NotFound(said)
             | Self::Conflict(said)
+            | Self::StillNeeded(said)
+            | Self::OnlyRead(said)
             | Self::NeedsSnapshot(said)
             | Self::Precondition(said)
             | Self::TooLarge(said)
@@ -103,10 +118,11 @@ impl ResponseError for Fault {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::Bad(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorised => StatusCode::UNAUTHORIZED,
+            Self::Unauthorised | Self::UnknownToken => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Conflict(_) | Self::NeedsSnapshot(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::StillNeeded(_) | Self::NeedsSnapshot(_) => StatusCode::CONFLICT,
+            Self::OnlyRead(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Precondition(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Complaints(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -125,8 +141,13 @@ impl ResponseError for Fault {
             more: self.more(),
         };
         let mut response = HttpResponse::build(status);
-        if matches!(self, Self::Unauthorised) {
-            response.insert_header(("WWW-Authenticate", "Bearer"));
+        let way_out = match self {
+            Self::Unauthorised | Self::UnknownToken => Some(("WWW-Authenticate", "Bearer")),
+            Self::OnlyRead(_) => Some(("Allow", "GET, HEAD")),
+            _ => None,
+        };
+        if let Some(field) = way_out {
+            response.insert_header(field);
         }
         // What a command line or a person reads of it must not depend on how the body was sent.
         response.content_type("application/problem+json").body(serde_json::to_vec(&problem).unwrap_or_default())

@@ -12,7 +12,7 @@ use wire::{
     RegionName, Role, Timestamp,
 };
 
-/// How long a follower without a lease stays on receipts.
+/// How long a follower without a lease stays on receipts, unless it is drained.
 const RETIRED_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Acks that are remembered per follower, to tell how long an event took.
@@ -46,6 +46,9 @@ pub(crate) struct Remembered {
     name: NodeName,
     region: RegionName,
     applied: u64,
+    /// The life that was taken out of service, where it was: it must not come back by a restart of the origin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drained: Option<String>,
 }
 
 #[derive(Debug)]
@@ -62,6 +65,10 @@ struct Follower {
     former: Vec<Duration>,
     /// Lives that were replaced: their late acks are refused.
     replaced: VecDeque<String>,
+    /// Whether its present life was taken out of service: it gets no lease any more.
+    drained: bool,
+    /// The id of the token that its last ack came with; `None` for the file's own.
+    token: Option<String>,
 }
 
 /// What an ack is judged by.
@@ -104,19 +111,48 @@ impl LeaseBook {
                 name: name.clone(),
                 region: follower.ack.region.clone(),
                 applied: follower.applied,
+                drained: follower.drained.then(|| follower.ack.life.clone()),
             };
             self.followers.iter().map(remember).collect()
         })
     }
 
-    /// Starts again for a new epoch: no lease of the life before says anything about it.
-    pub(crate) fn begin_epoch(&mut self, head: u64, quiet_until: Duration) {
-        *self =
-            Self { live_version: self.live_version + 1, quiet_until: quiet_until.max(self.quiet_until), ..Self::new(head, quiet_until) };
+    /// The followers could not be stored: they still must be.
+    pub(crate) fn still_unsaved(&mut self) {
+        self.unsaved = true;
     }
 
-    /// Returns the highest seq that was reported complete.
-    pub(crate) fn complete(&self) -> u64 {
+    /// Starts again for a new epoch: no lease of the life before says anything about it. Who was taken
+    /// out of service stays out.
+    pub(crate) fn begin_epoch(&mut self, head: u64, quiet_until: Duration) {
+        let mut followers = std::mem::take(&mut self.followers);
+        followers.retain(|_, follower| follower.drained);
+        followers.values_mut().for_each(Follower::forget);
+        let quiet_until = quiet_until.max(self.quiet_until);
+        *self = Self { followers, live_version: self.live_version + 1, unsaved: true, ..Self::new(head, quiet_until) };
+    }
+
+    /// Takes the present life of an edge out of service; tells whether there is such an edge. The DNS loses
+    /// it at once. Receipts lose it when its leases have ended: until then it may answer from what it
+    /// holds, so what it has not applied waits for it as for any other (P2).
+    pub(crate) fn drain(&mut self, name: &NodeName) -> bool {
+        let Some(edge) = self.followers.get_mut(&(Role::Edge, name.clone())) else { return false };
+        if !edge.drained {
+            edge.drained = true;
+            self.unsaved = true;
+            self.live_version += 1;
+        }
+        true
+    }
+
+    /// Returns up to where every edge has applied all events or is fenced, and remembers that it was
+    /// said, as [`Self::report_complete`] does; 0 while nothing may be said.
+    pub(crate) fn report_progress(&mut self, head: u64, now: Duration) -> u64 {
+        if now < self.quiet_until {
+            return 0;
+        }
+        let reached = self.edges(now).filter_map(|edge| edge.holds_back(now)).min();
+        self.complete = self.complete.max(reached.map_or(head, |reached| reached.min(head)));
         self.complete
     }
 
@@ -143,8 +179,11 @@ impl LeaseBook {
         if !follower.meet(ack, standing.now) {
             return refuse(Refused::Retired);
         }
+        // What it says is in force there is, whether it is given another lease or not.
         follower.acknowledge(seq, standing.now);
-        let answer = if seq < self.complete {
+        let answer = if follower.drained {
+            refuse(Refused::Retired)
+        } else if seq < self.complete {
             refuse(Refused::BelowComplete)
         } else if standing.first_unapplied_at.is_some_and(|at| standing.now.saturating_sub(at) > standing.lease) {
             refuse(Refused::Laggard)
@@ -156,6 +195,19 @@ impl LeaseBook {
             self.live_version += 1;
         }
         answer
+    }
+
+    /// Notes which token a follower's ack came with.
+    pub(crate) fn let_in(&mut self, who: &(Role, NodeName), token: Option<String>) {
+        if let Some(follower) = self.followers.get_mut(who) {
+            follower.token = token;
+        }
+    }
+
+    /// Returns the followers that hold a lease by acks with this token.
+    pub(crate) fn relying_on(&self, token: &str, now: Duration) -> Vec<NodeName> {
+        let relying = self.followers.iter().filter(|(_, follower)| follower.is_live(now) && follower.token.as_deref() == Some(token));
+        relying.map(|((_, name), _)| name.clone()).collect()
     }
 
     /// Decides whether every edge has applied `seq` or is fenced, and remembers that it was said.
@@ -184,7 +236,7 @@ impl LeaseBook {
 
     /// Returns the edges that hold a lease, for the DNS.
     pub(crate) fn live(&self, now: Duration) -> Vec<LiveEdge> {
-        let live = self.edges(now).filter(|edge| edge.until.is_some_and(|until| until > now));
+        let live = self.edges(now).filter(|edge| edge.is_live(now));
         live.map(|edge| LiveEdge {
             edge: edge.ack.follower.clone(),
             region: edge.ack.region.clone(),
@@ -209,12 +261,12 @@ impl LeaseBook {
                 FollowerStatus {
                     name: follower.ack.follower.clone(),
                     role: follower.ack.role,
-                    region: follower.ack.region.clone(),
+                    region: if follower.ack.role == Role::Edge { follower.ack.region.to_string() } else { String::new() },
                     live: !left.is_zero(),
                     lease_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
                     applied: follower.applied,
                     lag: head.saturating_sub(follower.applied),
-                    draining: follower.ack.draining,
+                    draining: follower.ack.draining || follower.drained,
                     counts: follower.ack.counts.clone(),
                 }
             })
@@ -234,7 +286,8 @@ impl LeaseBook {
 
 impl Follower {
     fn new(ack: Ack, now: Duration) -> Self {
-        Self { ack, applied: 0, until: None, last_ack: now, acks: VecDeque::new(), former: Vec::new(), replaced: VecDeque::new() }
+        let (acks, former, replaced) = (VecDeque::new(), Vec::new(), VecDeque::new());
+        Self { ack, applied: 0, until: None, last_ack: now, acks, former, replaced, drained: false, token: None }
     }
 
     /// Who was known before the origin was restarted, of no life that it could ack for.
@@ -243,7 +296,7 @@ impl Follower {
             follower: known.name.clone(),
             role: known.role,
             region: known.region.clone(),
-            life: String::new(),
+            life: known.drained.clone().unwrap_or_default(),
             protocol: wire::PROTOCOL,
             position: Position { epoch: Epoch::from_bytes([0; 8]), seq: known.applied, chain: Chain::START },
             answers: Vec::new(),
@@ -251,7 +304,15 @@ impl Follower {
             load: 0.0,
             counts: BTreeMap::new(),
         };
-        Self { applied: known.applied, ..Self::new(ack, now) }
+        Self { applied: known.applied, drained: known.drained.is_some(), ..Self::new(ack, now) }
+    }
+
+    /// Of another epoch it has applied nothing, and holds no lease.
+    fn forget(&mut self) {
+        self.applied = 0;
+        self.until = None;
+        self.former.clear();
+        self.acks.clear();
     }
 
     /// Tells whether the ack is of the present life; a life that was never seen replaces it.
@@ -268,6 +329,7 @@ impl Follower {
             }
             self.applied = 0;
             self.acks.clear();
+            self.drained = false;
         }
         self.ack = ack;
         self.last_ack = now;
@@ -286,7 +348,19 @@ impl Follower {
 
     /// What the DNS is told of it.
     fn shown(&self, now: Duration) -> (bool, bool, u64, Vec<std::net::IpAddr>) {
-        (self.until.is_some_and(|until| until > now), self.ack.draining, self.ack.load.to_bits(), self.ack.answers.clone())
+        (self.is_live(now), self.ack.draining, self.ack.load.to_bits(), self.ack.answers.clone())
+    }
+
+    /// Whether the DNS may give it out.
+    fn is_live(&self, now: Duration) -> bool {
+        !self.drained && self.until.is_some_and(|until| until > now)
+    }
+
+    /// Returns the seq beyond which nothing is complete because of it, where it holds anything back: while
+    /// a lease of a former life runs, nothing at all is known of it.
+    fn holds_back(&self, now: Duration) -> Option<u64> {
+        let runs = |until: &Duration| *until > now;
+        if self.former.iter().any(runs) { Some(0) } else { self.until.as_ref().filter(|until| runs(until)).map(|_| self.applied) }
     }
 
     fn leases(&self) -> impl Iterator<Item = Duration> {
@@ -294,7 +368,7 @@ impl Follower {
     }
 
     fn retired(&self, now: Duration) -> bool {
-        self.leases().all(|until| until <= now) && now.saturating_sub(self.last_ack) > RETIRED_AFTER
+        self.leases().all(|until| until <= now) && (self.drained || now.saturating_sub(self.last_ack) > RETIRED_AFTER)
     }
 
     fn state(&self, seq: u64, now: Duration) -> FollowerState {
@@ -420,6 +494,91 @@ mod tests {
         assert_eq!(book.fenced_at(4, at(5100)).len(), 1);
         book.ack(ack("a", "2", 4), &standing(5200, 4));
         assert_eq!(book.receipt(4, None, at(5300), Timestamp::from_millis(0))[0].state, FollowerState::Applied);
+    }
+
+    fn names(book: &LeaseBook, now: u64) -> (usize, usize) {
+        (book.receipt(1, None, at(now), Timestamp::from_millis(0)).len(), book.live(at(now)).len())
+    }
+
+    #[test]
+    fn a_drained_edge_leaves_the_dns_at_once_and_holds_up_completion_until_its_last_lease_ends() {
+        let mut book = LeaseBook::new(0, at(0));
+        book.ack(ack("a", "1", 0), &standing(0, 0));
+        assert!(book.drain(&"a".parse().unwrap()) && !book.drain(&"b".parse().unwrap()));
+        assert_eq!(names(&book, 1), (1, 0), "it may still answer from what it holds");
+        assert_eq!(book.ack(ack("a", "1", 0), &standing(10, 1)).reason, Some(Refused::Retired));
+        assert!(!book.report_complete(1, at(5099)), "its lease was granted before, and runs");
+        assert!(book.report_complete(1, at(5100)));
+        assert_eq!((names(&book, 5100), book.status(1, at(5100)).len()), ((0, 0), 0));
+        assert_eq!(book.ack(ack("a", "1", 1), &standing(6000, 1)).reason, Some(Refused::Retired), "however far it has come");
+    }
+
+    #[test]
+    fn who_relies_on_a_token_is_known_while_its_lease_runs() {
+        let mut book = LeaseBook::new(0, at(0));
+        for (name, token) in [("a", Some("follow")), ("b", Some("other")), ("c", None)] {
+            book.ack(ack(name, "1", 0), &standing(0, 0));
+            book.let_in(&(Role::Edge, name.parse().unwrap()), token.map(str::to_owned));
+        }
+        assert_eq!(book.relying_on("follow", at(10)), ["a".parse().unwrap()]);
+        assert!(book.relying_on("follow", at(5100)).is_empty());
+    }
+
+    #[test]
+    fn a_drained_edge_that_says_what_it_applied_is_believed() {
+        let mut book = LeaseBook::new(0, at(0));
+        book.ack(ack("a", "1", 0), &standing(0, 0));
+        book.drain(&"a".parse().unwrap());
+        book.ack(ack("a", "1", 1), &standing(10, 1));
+        assert!(book.report_complete(1, at(20)));
+        assert!(!book.report_complete(2, at(20)));
+    }
+
+    #[test]
+    fn a_new_life_of_a_drained_edge_is_back_where_it_stands_high_enough() {
+        let mut book = LeaseBook::new(0, at(0));
+        book.ack(ack("a", "1", 0), &standing(0, 0));
+        book.drain(&"a".parse().unwrap());
+        assert!(book.report_complete(1, at(5100)));
+        assert_eq!(book.ack(ack("a", "2", 0), &standing(5200, 1)).reason, Some(Refused::BelowComplete));
+        assert_eq!(book.ack(ack("a", "2", 1), &standing(5300, 1)).reason, None);
+        assert_eq!(names(&book, 5300), (1, 1));
+        assert_eq!(book.ack(ack("a", "1", 1), &standing(5400, 1)).reason, Some(Refused::Retired));
+    }
+
+    #[test]
+    fn a_drained_edge_stays_drained_over_a_restart_of_the_origin_and_a_new_epoch() {
+        let mut before = LeaseBook::new(0, at(0));
+        before.ack(ack("a", "1", 0), &standing(0, 0));
+        before.take_unsaved();
+        before.drain(&"a".parse().unwrap());
+        let json = serde_json::to_string(&before.take_unsaved().unwrap()).unwrap();
+
+        let mut book = LeaseBook::new(1, at(5100));
+        book.remember(serde_json::from_str(&json).unwrap(), at(10));
+        assert_eq!(names(&book, 5100), (0, 0));
+        assert_eq!(book.ack(ack("a", "1", 1), &standing(5200, 1)).reason, Some(Refused::Retired));
+        book.begin_epoch(0, at(10_000));
+        assert_eq!(book.ack(ack("a", "1", 0), &standing(10_100, 0)).reason, Some(Refused::Retired));
+        assert_eq!(book.ack(ack("a", "2", 0), &standing(10_200, 0)).reason, None);
+    }
+
+    #[test]
+    fn progress_is_what_every_edge_that_may_answer_has_applied_and_is_kept_as_a_promise() {
+        let mut book = LeaseBook::new(3, at(50));
+        assert_eq!(book.report_progress(3, at(49)), 0, "leases of the life before may still run");
+        assert_eq!(book.report_progress(3, at(50)), 3, "nobody holds anything");
+        book.ack(ack("a", "1", 3), &standing(100, 5));
+        book.ack(ack("b", "1", 5), &standing(100, 5));
+        assert_eq!(book.report_progress(5, at(200)), 3, "one of two has applied the rest");
+        book.ack(ack("a", "1", 4), &standing(300, 5));
+        assert_eq!(book.report_progress(5, at(400)), 4);
+        assert_eq!(book.ack(ack("c", "1", 3), &standing(500, 5)).reason, Some(Refused::BelowComplete), "L2 holds for what was said so");
+        assert_eq!(book.report_progress(5, at(6000)), 5, "fenced edges hold nothing back");
+        book.ack(ack("b", "2", 5), &standing(6000, 6));
+        book.ack(ack("b", "3", 6), &standing(6100, 6));
+        assert_eq!(book.report_progress(6, at(6200)), 5, "a lease of a former life runs");
+        assert_eq!(book.report_progress(6, at(11_100)), 6);
     }
 
     #[test]

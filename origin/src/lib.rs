@@ -7,6 +7,7 @@ mod api;
 mod auth;
 mod decide;
 mod fault;
+mod announce;
 mod journal;
 mod views;
 mod lease_book;

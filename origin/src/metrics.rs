@@ -49,7 +49,7 @@ impl Metrics {
         registry.register("live_edges", "Edges that hold a lease", live_edges.clone());
         let (head, complete) = (Gauge::default(), Gauge::default());
         registry.register("head_seq", "The journal's last seq", head.clone());
-        registry.register("complete_seq", "The highest seq that was reported complete", complete.clone());
+        registry.register("complete_seq", "Up to where every edge has applied all events or is fenced", complete.clone());
         let append_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
         registry.register("append_seconds", "From a command to its event on the disk", append_seconds.clone());
         Self {

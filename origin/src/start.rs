@@ -90,19 +90,20 @@ impl Origin {
     }
 }
 
-/// An empty journal takes its own file's configuration, and gets its first tokens.
+/// An empty journal takes its own file's configuration, and gets its first tokens; a lost token file is
+/// written anew.
 async fn first_facts(core: &Core) -> Result<()> {
-    let (has_config, has_tokens) = {
+    let (has_config, tokens) = {
         let state = core.journal.state();
-        (state.config.is_some(), state.control.as_ref().is_some_and(|control| !control.tokens.is_empty()))
+        (state.config.is_some(), state.control.as_ref().map(|control| control.tokens.clone()).unwrap_or_default())
     };
     let mut facts = Vec::new();
     if !has_config {
         facts.push(Fact::ConfigChanged { number: 1, network: core.settings.network_json.clone() });
     }
-    if !has_tokens {
-        facts.extend(auth::first_tokens(&core.settings.data).context("failed to write the first tokens")?);
-    }
+    let data = &core.settings.data;
+    let issued = if tokens.is_empty() { auth::first_tokens(data) } else { auth::lost_tokens(data, &tokens, core.follow_token.is_some()) };
+    facts.extend(issued.with_context(|| format!("failed to write the tokens' files in {}", data.display()))?);
     if !facts.is_empty() {
         core.append("origin", facts, Vec::new()).await.map_err(|fault| anyhow::anyhow!("{fault}"))?;
     }
@@ -113,6 +114,8 @@ fn serve(core: &Arc<Core>, listener: TcpListener, tls: Option<rustls::ServerConf
     let data = web::Data::from(Arc::clone(core));
     let server = HttpServer::new(move || App::new().app_data(data.clone()).configure(api::mount))
         .workers(2)
+        // A blob's head and body are two writes: held back, the second would wait for the peer's delayed ACK.
+        .tcp_nodelay(true)
         .shutdown_timeout(GRACE_S)
         .disable_signals();
     let server = match tls {

@@ -333,18 +333,17 @@ async fn the_last_admin_and_a_token_that_followers_rely_on_are_not_revoked() -> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_admin_whose_token_file_was_lost_gets_in_again_when_the_origin_is_restarted() -> Result<()> {
     let mut town = Town::plan().edges(&["fra-1"]).start().await?;
-    let before = town.control()?;
-    std::fs::remove_file(town.folder().join("data/admin.token"))?;
+    let file = town.folder().join("data/admin.token");
+    let lost = std::fs::read_to_string(&file)?;
+    std::fs::remove_file(&file)?;
 
     town.stop_origin().await?;
     town.start_origin().await?;
 
     town.settled().await?;
-    let tokens = town.control()?.get("/v1/tokens").await?.with_status(200)?.text();
-    assert_eq!(tokens.matches("\"id\":\"admin\"").count(), 1, "{tokens}");
+    town.control()?.get("/v1/tokens").await?.with_status(200)?;
     // Whoever has the file that was lost is not let in by it any more.
-    let client = before.with_token("");
-    client.get("/v1/status").await.map_or(Ok(()), |answer| answer.problem(401).map(|_| ()))?;
+    town.control()?.with_token(lost.trim()).get("/v1/tokens").await?.problem(401)?;
     town.stop().await;
     Ok(())
 }

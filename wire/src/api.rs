@@ -420,7 +420,8 @@ pub struct Status {
     pub position: Position,
     /// The number of the configuration in force.
     pub config: Option<u64>,
-    /// The highest seq reported complete.
+    /// Up to where every edge has applied all events or is fenced; 0 while leases that the origin gave
+    /// before it was restarted may still run.
     pub complete: u64,
     /// Every follower of this epoch.
     pub followers: Vec<FollowerStatus>,
@@ -436,9 +437,8 @@ pub struct FollowerStatus {
     pub name: NodeName,
     /// What it does.
     pub role: Role,
-    /// Where.
-    #[schema(value_type = String)]
-    pub region: RegionName,
+    /// Its region; empty for a DNS node, which belongs to none.
+    pub region: String,
     /// Whether its lease runs.
     pub live: bool,
     /// Milliseconds that are left of its lease.
@@ -447,7 +447,7 @@ pub struct FollowerStatus {
     pub applied: u64,
     /// How many events it is behind.
     pub lag: u64,
-    /// Whether it asks DNS to leave it out.
+    /// Whether it asks DNS to leave it out, or was drained.
     pub draining: bool,
     /// What it counts: hits, misses, ...
     pub counts: BTreeMap<String, u64>,

@@ -133,6 +133,8 @@ mod tests {
         Extent { range: ByteRange { first, last }, complete }
     }
 
+    type Lines<'a> = &'a [(&'a str, &'a str)];
+
     #[test]
     fn rule_19_content_range_is_read_strictly() {
         let max = u64::MAX;
@@ -222,7 +224,7 @@ mod tests {
     #[test]
     fn rule_20_only_parts_with_the_same_strong_etag_are_combined() {
         let (a, b, weak, gzip) = (("etag", "\"a\""), ("etag", "\"b\""), ("etag", "W/\"a\""), ("content-encoding", "gzip"));
-        let cases: [(&[(&str, &str)], &[(&str, &str)], bool); 13] = [
+        let cases: [(Lines<'_>, Lines<'_>, bool); 13] = [
             (&[a], &[a], true),
             (&[a, gzip], &[a, gzip], true),
             (&[a, gzip], &[a], true),

@@ -39,7 +39,7 @@ pub(super) async fn feed(core: Shared, request: HttpRequest, query: web::Query<A
 pub(super) async fn ack(core: Shared, request: HttpRequest, body: web::Json<Ack>) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request)?;
     caller.must(&Grant::Follow(Some(body.role), Some(body.follower.clone())))?;
-    let answer = core.ack(body.into_inner()).await?;
+    let answer = core.ack(body.into_inner(), caller.id).await?;
     core.metrics.acks.inc();
     if answer.reason.is_some() {
         core.metrics.acks_refused.inc();

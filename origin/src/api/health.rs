@@ -5,6 +5,8 @@ use actix_web::{HttpResponse, Responder};
 use super::Shared;
 use crate::clock::boottime;
 
+const PLAIN: &str = "text/plain; charset=utf-8";
+
 /// Answers as long as the process runs.
 pub(super) async fn livez() -> impl Responder {
     "ok\n"
@@ -12,15 +14,17 @@ pub(super) async fn livez() -> impl Responder {
 
 /// Answers 200 while the origin takes calls.
 pub(super) async fn readyz(core: Shared) -> impl Responder {
-    if core.stop.is_cancelled() { HttpResponse::ServiceUnavailable().body("stopping\n") } else { HttpResponse::Ok().body("ready\n") }
+    let (mut response, said) = match core.stop.is_cancelled() {
+        true => (HttpResponse::ServiceUnavailable(), "stopping\n"),
+        false => (HttpResponse::Ok(), "ready\n"),
+    };
+    response.content_type(PLAIN).body(said)
 }
 
 /// Answers with the metrics in Prometheus' text form.
 pub(super) async fn metrics(core: Shared) -> impl Responder {
-    let (complete, live) = {
-        let book = core.book();
-        (book.complete(), book.live(boottime()).len())
-    };
-    let text = core.metrics.render(core.journal.head().seq, complete, live);
+    let (head, complete) = core.progress();
+    let live = core.book().live(boottime()).len();
+    let text = core.metrics.render(head.seq, complete, live);
     HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
 }

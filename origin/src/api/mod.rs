@@ -5,6 +5,7 @@ mod blobs;
 mod config;
 mod follow;
 mod health;
+mod nodes;
 mod openapi;
 mod publishes;
 mod purges;
@@ -51,9 +52,9 @@ pub(crate) fn mount(app: &mut web::ServiceConfig) {
         .app_data(web::PathConfig::default().error_handler(bad_path))
         .app_data(web::JsonConfig::default().limit(JSON_MOST).content_type_required(false).error_handler(as_problem))
         .app_data(web::QueryConfig::default().error_handler(bad_query))
-        .route("/livez", web::get().to(health::livez))
-        .route("/readyz", web::get().to(health::readyz))
-        .route("/metrics", web::get().to(health::metrics))
+        .service(page("/livez").route(web::get().to(health::livez)).route(web::head().to(health::livez)))
+        .service(page("/readyz").route(web::get().to(health::readyz)).route(web::head().to(health::readyz)))
+        .service(page("/metrics").route(web::get().to(health::metrics)).route(web::head().to(health::metrics)))
         .route("/v1/openapi.json", web::get().to(openapi::document))
         .route("/v1/sites/{site}/publishes", web::post().to(publishes::begin))
         .route("/v1/sites/{site}/publishes/{id}/commit", web::post().to(publishes::commit))
@@ -67,6 +68,7 @@ pub(crate) fn mount(app: &mut web::ServiceConfig) {
         .route("/v1/feed", web::get().to(follow::feed))
         .route("/v1/ack", web::post().to(follow::ack))
         .route("/v1/snapshot", web::get().to(follow::snapshot))
+        .route("/v1/nodes/{name}/drain", web::post().to(nodes::drain))
         .route("/v1/config", web::put().to(config::put))
         .route("/v1/config", web::get().to(config::get))
         .route("/v1/config/{number}", web::get().to(config::get_number))
@@ -82,6 +84,14 @@ pub(crate) fn mount(app: &mut web::ServiceConfig) {
                 request.path()
             )))
         }));
+}
+
+/// A page that is only looked at. HEAD is answered like GET; actix-web leaves its body out.
+fn page(path: &str) -> actix_web::Resource {
+    web::resource(path).default_service(web::to(|request: HttpRequest| async move {
+        let (path, method) = (request.path(), request.method());
+        Err::<actix_web::HttpResponse, _>(Fault::OnlyRead(format!("{path} is only for GET and HEAD, not for {method}")))
+    }))
 }
 
 /// Reads a path's parts as checked names.

@@ -23,6 +23,7 @@ use utoipa::OpenApi;
         super::follow::feed,
         super::follow::ack,
         super::follow::snapshot,
+        super::nodes::drain,
         super::config::put,
         super::config::get,
         super::config::get_number,

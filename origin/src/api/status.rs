@@ -18,11 +18,8 @@ const PAGE: usize = 1000;
 pub(super) async fn status(core: Shared, request: HttpRequest) -> Result<HttpResponse, Fault> {
     auth::caller(&core, &request)?.must(&Grant::Read)?;
     let network = core.network();
-    let head = core.journal.head();
-    let (complete, followers) = {
-        let book = core.book();
-        (book.complete(), book.status(head.seq, boottime()))
-    };
+    let (head, complete) = core.progress();
+    let followers = core.book().status(head.seq, boottime());
     let state = core.journal.state();
     let sites = state.sites.iter().map(|(name, site)| SiteStatus {
         site: name.clone(),

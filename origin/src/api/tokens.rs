@@ -5,6 +5,8 @@ use wire::{Fact, Grant, TokenInfo, TokenIssued, TokenRequest};
 
 use super::Shared;
 use crate::auth;
+use crate::clock::boottime;
+use crate::decide;
 use crate::fault::Fault;
 
 /// Tokens in all.
@@ -46,16 +48,20 @@ pub(super) async fn list(core: Shared, request: HttpRequest) -> Result<HttpRespo
     Ok(HttpResponse::Ok().json(rows))
 }
 
-/// Revokes a token, at once.
-#[utoipa::path(delete, path = "/v1/tokens/{id}", params(("id" = String, Path)), responses((status = 204), (status = 404, body = wire::Problem)))]
+/// Revokes a token, at once; not the last with scope `admin`, nor one for any follower on which some rely.
+#[utoipa::path(delete, path = "/v1/tokens/{id}", params(("id" = String, Path)), responses((status = 204), (status = 404, body = wire::Problem), (status = 409, body = wire::Problem)))]
 pub(super) async fn revoke(core: Shared, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request)?;
     caller.must(&Grant::Admin)?;
     let id = path.into_inner();
-    let known = core.journal.state().control.as_ref().is_some_and(|control| control.tokens.contains_key(&id));
-    if !known {
-        return Err(Fault::NotFound(format!("there is no token `{id}`; see `atoll token list`")));
-    }
-    core.append(&caller.name, vec![Fact::TokenRevoked { id }], Vec::new()).await?;
+    let relying = core.book().relying_on(&id, boottime());
+    let (fact, if_unchanged) = {
+        let state = core.journal.state();
+        let control = state.control.as_ref().ok_or_else(|| Fault::NotFound(format!("there is no token `{id}`")))?;
+        // Of two that revoke the last but one at once, one must lose.
+        let tokens = ("tokens".to_owned(), control.streams.get("tokens").copied().unwrap_or(0));
+        (decide::revoke(&control.tokens, &id, &relying)?, vec![tokens])
+    };
+    core.append(&caller.name, vec![fact], if_unchanged).await?;
     Ok(HttpResponse::NoContent().finish())
 }

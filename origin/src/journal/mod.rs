@@ -8,6 +8,7 @@ mod store;
 mod writer;
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -61,10 +62,31 @@ pub(crate) enum AppendError {
 /// Why a journal can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    #[error("failed to open the journal {path}: {why}; another origin may be running on it")]
+    #[error("failed to open the journal {path}: another origin is running on it")]
+    Busy { path: String },
+    #[error("failed to open the journal {path}: {why}")]
     Store { path: String, why: String },
-    #[error("the journal is damaged at event {seq}: {why}; restore a backup of it and start with --new-epoch")]
+    #[error("the journal {path} is damaged: {why}; {}", WAY_OUT)]
+    Corrupt { path: String, why: String },
+    #[error("the journal is damaged at event {seq}: {why}; {}", WAY_OUT)]
     Damaged { seq: u64, why: String },
+}
+
+/// What helps when a journal is damaged.
+const WAY_OUT: &str = "restore a backup of that file and start with --new-epoch, by which followers drop what they hold and load \
+                       the journal as it was then (what was published, purged or applied since the backup must be done again)";
+
+impl OpenError {
+    /// Tells what redb's error means for whoever starts an origin.
+    fn of(path: &Path, error: &redb::Error) -> Self {
+        let (path, why) = (path.display().to_string(), error.to_string());
+        match error {
+            redb::Error::DatabaseAlreadyOpen => Self::Busy { path },
+            redb::Error::Corrupted(_) | redb::Error::RepairAborted => Self::Corrupt { path, why },
+            redb::Error::Io(io) if matches!(io.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => Self::Corrupt { path, why },
+            _ => Self::Store { path, why },
+        }
+    }
 }
 
 /// What happens to a position that somebody shows.
@@ -111,9 +133,7 @@ impl Journal {
     pub(crate) fn open(folder: &Path, new_epoch: bool) -> Result<Self, OpenError> {
         let (store, mut state) = Store::open(&folder.join("journal.redb"))?;
         if new_epoch {
-            store
-                .begin_epoch(&mut state)
-                .map_err(|error| OpenError::Store { path: folder.display().to_string(), why: error.to_string() })?;
+            store.begin_epoch(&mut state).map_err(|error| OpenError::of(folder, &error))?;
         }
         let head = watch::Sender::new(state.position);
         let shared = Arc::new(Shared { store, state: RwLock::new(state), recent: Mutex::default(), head });
@@ -279,6 +299,17 @@ mod tests {
                 Err(_) => tokio::task::yield_now().await,
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_journal_that_is_open_and_one_that_is_damaged_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path(), false).unwrap();
+        assert!(matches!(Journal::open(folder.path(), false), Err(OpenError::Busy { .. })));
+        journal.close().await;
+        std::fs::write(folder.path().join("journal.redb"), vec![7; 8192]).unwrap();
+        let said = Journal::open(folder.path(), false).unwrap_err().to_string();
+        assert!(said.contains("backup") && said.contains("--new-epoch") && !said.contains("another origin"), "{said}");
     }
 
     #[tokio::test]

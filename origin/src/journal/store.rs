@@ -45,7 +45,7 @@ type Result<T> = std::result::Result<T, redb::Error>;
 impl Store {
     /// Opens or founds the file and folds what it holds.
     pub(super) fn open(path: &Path) -> std::result::Result<(Self, State), OpenError> {
-        let failed = |error: redb::Error| OpenError::Store { path: path.display().to_string(), why: error.to_string() };
+        let failed = |error: redb::Error| OpenError::of(path, &error);
         let store = Self { path: path.to_owned(), database: RwLock::new(None) };
         store.reopen().map_err(failed)?;
         let mut state = match store.read_snapshot().map_err(failed)? {
