@@ -157,7 +157,7 @@ fn serve(
     let data = web::Data::from(Arc::clone(edge));
     let public = door::serve(edge, listeners)?;
     let private = HttpServer::new(move || App::new().app_data(data.clone()).configure(admin::mount));
-    let private = private.workers(1).shutdown_timeout(1).disable_signals().listen(admin)?.run();
+    let private = private.workers(1).tcp_nodelay(true).shutdown_timeout(1).disable_signals().listen(admin)?.run();
     let mut handles = Vec::new();
     for server in [public, private] {
         handles.push(server.handle());

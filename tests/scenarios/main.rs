@@ -10,3 +10,4 @@ mod processes;
 mod commands;
 mod architecture;
 mod dependencies;
+mod door;

@@ -445,7 +445,7 @@ async fn concurrent_misses_collapse_to_one_fetch() -> Result<()> {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |_| Reply::fresh("for all").held(&held)).await?;
-    let town = Town::plan().edges(&["fra-1"]).upstream(&upstream).start().await?;
+    let town = Town::plan().edges(&["fra-1"]).lease("30s").upstream(&upstream).start().await?;
     let edge = town.visit("fra-1")?;
 
     let readers: Vec<_> = (0..8).map(|_| edge.clone()).map(|edge| tokio::spawn(async move { edge.get(API, "/hot").await })).collect();

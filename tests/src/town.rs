@@ -34,6 +34,8 @@ pub struct Plan {
     has_dns: bool,
     upstream: Option<SocketAddr>,
     route_lines: String,
+    edge_lines: String,
+    lease: Option<&'static str>,
     more: String,
 }
 
@@ -66,11 +68,33 @@ impl Plan {
         self
     }
 
+    /// Adds the routes to an upstream that is none of the harness's.
+    #[must_use]
+    pub fn upstream_at(mut self, address: SocketAddr) -> Self {
+        self.upstream = Some(address);
+        self
+    }
+
     /// Adds a line to both routes, such as `when_fenced = "refuse"`.
     #[must_use]
     pub fn on_routes(mut self, line: &str) -> Self {
         self.route_lines.push_str(line);
         self.route_lines.push('\n');
+        self
+    }
+
+    /// Adds a line to all edges, such as `head_timeout = "1s"`.
+    #[must_use]
+    pub fn on_edges(mut self, line: &str) -> Self {
+        self.edge_lines.push_str(line);
+        self.edge_lines.push('\n');
+        self
+    }
+
+    /// Gives leases of another length than two seconds: where none may end, however busy the machine is.
+    #[must_use]
+    pub fn lease(mut self, lease: &'static str) -> Self {
+        self.lease = Some(lease);
         self
     }
 
@@ -84,7 +108,8 @@ impl Plan {
     }
 
     fn text(&self) -> String {
-        let mut text = String::from("data = \"data\"\n[network]\nname = \"town\"\nlease = \"2s\"\nheartbeat = \"200ms\"\n");
+        let lease = self.lease.unwrap_or("2s");
+        let mut text = format!("data = \"data\"\n[network]\nname = \"town\"\nlease = \"{lease}\"\nheartbeat = \"200ms\"\n");
         text.push_str("[origin]\nlisten = \"127.0.0.1:0\"\n");
         for (region, latitude, longitude, clients, _) in REGIONS {
             text.push_str(&format!("[regions.{region}]\nlatitude = {latitude}\nlongitude = {longitude}\nclients = [\"{clients}\"]\n"));
@@ -93,7 +118,7 @@ impl Plan {
             let region = name.split('-').next().unwrap_or_default();
             let answers = REGIONS.iter().find(|known| known.0 == region).map_or("127.0.0.9", |known| known.4);
             text.push_str(&format!("[edges.{name}]\nregion = \"{region}\"\nlisten = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n"));
-            text.push_str(&format!("answers = [\"{answers}\"]\nmemory = \"32 MiB\"\n"));
+            text.push_str(&format!("answers = [\"{answers}\"]\nmemory = \"32 MiB\"\n{}", self.edge_lines));
         }
         if self.has_dns {
             text.push_str(&format!("[dns.{NAMESERVER}]\nlisten = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n"));
