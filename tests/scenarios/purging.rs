@@ -491,6 +491,47 @@ async fn a_post_that_went_well_invalidates_its_url_and_one_that_did_not_leaves_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p8_what_an_unsafe_method_changed_is_invalid_in_all_regions() -> Result<()> {
+    let upstream = Upstream::start(|seen| match seen.method.as_str() {
+        "GET" => Reply::fresh(format!("read {}", seen.number)).with("Cache-Groups", "\"lists\""),
+        "DELETE" => Reply::plain(204, "").with("Cache-Group-Invalidation", "\"lists\""),
+        _ => Reply::plain(201, "yes").with("Location", "/list/made"),
+    });
+    let upstream = upstream.await?;
+    let town = Town::of_three(&upstream).await?;
+    let (here, there) = (town.visit("fra-1")?, town.visit("sin-1")?);
+    for path in ["/list", "/list/made", "/other", "/grouped"] {
+        here.hit(API, path).await?;
+        there.hit(API, path).await?;
+    }
+    let is_anew = |path: &'static str| {
+        let there = there.clone();
+        move || {
+            let there = there.clone();
+            async move {
+                let answer = there.get(API, path).await?;
+                ensure!(!answer.is_hit(), "{path}: {}", answer.cache_status());
+                Ok(())
+            }
+        }
+    };
+
+    here.send("POST", API, "/list", &[]).await?.with_status(201)?;
+    for path in ["/list", "/list/made"] {
+        assert!(!here.get(API, path).await?.is_hit(), "{path}");
+        eventually("the other region to have forgotten it", is_anew(path)).await?;
+    }
+    assert!(there.get(API, "/other").await?.is_hit());
+
+    // The group is invalid here before its answer comes, and soon there.
+    here.send("DELETE", API, "/one", &[]).await?.with_status(204)?;
+    assert!(!here.get(API, "/grouped").await?.is_hit());
+    eventually("the other region to have forgotten the group", is_anew("/grouped")).await?;
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_completes_without_an_edge_that_is_cut_off_and_that_edge_never_serves_what_it_purged() -> Result<()> {
     let truth = Truth::default();
     let upstream = tagged_upstream(&truth).await?;

@@ -188,11 +188,16 @@ impl PurgeTable {
         let (prefix_hard, prefix_soft) = self.matched_prefixes(host, sent);
         let hard = highest(&self.hard).unwrap_or(0).max(prefix_hard);
         let soft = highest(&self.soft).unwrap_or(0).max(prefix_soft);
-        match (hard > filled_at, soft > filled_at) {
-            (true, _) => Matched::Hard(hard),
-            (false, true) => Matched::Soft(soft),
-            (false, false) => Matched::Nothing,
-        }
+        decide(hard, soft, filled_at)
+    }
+
+    /// Decides whether a purge of this very URL came above `filled_at`: for an entry that answers for more URLs
+    /// than the one that it was fetched by.
+    #[must_use]
+    pub fn matched_url(&self, host: &Host, sent: &Target, filled_at: u64) -> Matched {
+        let slot = self.slot(Kind::Url, &[host.as_str().as_bytes(), sent.as_str().as_bytes()]) as usize;
+        let at = |array: &[AtomicU64]| array.get(slot).map_or(0, |cell| cell.load(Ordering::Acquire));
+        decide(at(&self.hard), at(&self.soft), filled_at)
     }
 
     fn matched_prefixes(&self, host: &Host, sent: &Target) -> (u64, u64) {
@@ -204,6 +209,14 @@ impl PurgeTable {
             .iter()
             .filter(|prefix| &prefix.host == host && sent.as_str().starts_with(prefix.path.as_str()))
             .fold((0, 0), |(hard, soft), prefix| (hard.max(prefix.hard), soft.max(prefix.soft)))
+    }
+}
+
+fn decide(hard: u64, soft: u64, filled_at: u64) -> Matched {
+    match (hard > filled_at, soft > filled_at) {
+        (true, _) => Matched::Hard(hard),
+        (false, true) => Matched::Soft(soft),
+        (false, false) => Matched::Nothing,
     }
 }
 

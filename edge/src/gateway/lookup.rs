@@ -79,12 +79,33 @@ impl Why {
     }
 }
 
+/// Which URL is asked for, and under which it is stored: they differ where the route leaves parts of the query out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) keyed: &'a Target,
+    pub(crate) sent: &'a Target,
+}
+
+impl Place<'_> {
+    fn matched(&self, purges: &PurgeTable, entry: &Entry) -> Matched {
+        let matched = purges.matched(&entry.head.slots, self.host, self.keyed, entry.head.filled_at);
+        if self.sent == self.keyed || matches!(matched, Matched::Hard(_)) {
+            return matched;
+        }
+        match purges.matched_url(self.host, self.sent, entry.head.filled_at) {
+            Matched::Nothing => matched,
+            purged => purged,
+        }
+    }
+}
+
 /// Finds what a request may be answered with.
 pub(crate) fn find(
     stored: Option<&Stored>,
     route: &Route,
     purges: &PurgeTable,
-    (host, target): (&Host, &Target),
+    place: Place<'_>,
     upstream_request: &HeaderMap,
     wishes: &Wishes,
     moment: &Moment,
@@ -100,7 +121,7 @@ pub(crate) fn find(
     if entry.head.settings != route.settings {
         return Found::Nothing(Why::Settings);
     }
-    let matched = purges.matched(&entry.head.slots, host, target, entry.head.filled_at);
+    let matched = place.matched(purges, entry);
     if matches!(matched, Matched::Hard(_)) {
         return Found::Nothing(Why::Purged);
     }
@@ -182,6 +203,7 @@ mod tests {
         host: Host,
         target: Target,
         wishes: Wishes,
+        sent: Target,
     }
 
     impl World {
@@ -197,6 +219,7 @@ mod tests {
                 host: "h".parse().unwrap(),
                 target: "/a".parse().unwrap(),
                 wishes: Wishes::default(),
+                sent: "/a".parse().unwrap(),
             }
         }
 
@@ -238,7 +261,8 @@ mod tests {
         fn find(&self, stored: &Stored, at: u64, fenced_for: Option<u64>) -> String {
             let standing = Standing { applied: 9, fenced_for: fenced_for.map(Duration::from_secs) };
             let moment = Moment { boot: Duration::from_secs(at), standing, generation: 0 };
-            match find(Some(stored), self.route(), &self.purges, (&self.host, &self.target), &HeaderMap::new(), &self.wishes, &moment) {
+            let place = Place { host: &self.host, keyed: &self.target, sent: &self.sent };
+            match find(Some(stored), self.route(), &self.purges, place, &HeaderMap::new(), &self.wishes, &moment) {
                 Found::Fresh(_) => "fresh".to_owned(),
                 Found::StaleWhileRevalidate(_, why) => format!("serve, {}", why.as_str()),
                 Found::Stale(_) => "serve, stale".to_owned(),
@@ -285,6 +309,20 @@ mod tests {
         world.purges.apply(6, &Owner::default(), Mode::Soft, &[Scope::Tag("t".parse().unwrap())]);
         assert_eq!(world.find(&stored, 100, None), "serve, soft-purged");
         world.purges.apply(7, &Owner::default(), Mode::Hard, &[Scope::Tag("t".parse().unwrap())]);
+        assert_eq!(world.find(&stored, 100, None), "fetch, purged");
+    }
+
+    #[test]
+    fn a_purge_of_the_url_that_is_asked_for_counts_also_where_it_is_stored_under_another() {
+        let mut world = World::new("revalidate".into());
+        let stored = world.stored(|_| {});
+        world.sent = "/a?utm=1".parse().unwrap();
+        let purge = |seq, mode, url: &str| world.purges.apply(seq, &Owner::default(), mode, &[Scope::Url(url.parse().unwrap())]);
+        purge(6, Mode::Hard, "h/a?utm=2");
+        assert_eq!(world.find(&stored, 100, None), "fresh");
+        purge(7, Mode::Soft, "h/a?utm=1");
+        assert_eq!(world.find(&stored, 100, None), "serve, soft-purged");
+        purge(8, Mode::Hard, "h/a?utm=1");
         assert_eq!(world.find(&stored, 100, None), "fetch, purged");
     }
 

@@ -19,7 +19,7 @@ use super::fills::{Begun, Fill, Part, Progress};
 use super::forward::{Client, fits_upstream, is_loop, upstream_headers};
 use super::job::Job;
 use super::key::CacheKey;
-use super::lookup::{Found, Moment, Trouble, Why, find, may_stand_in};
+use super::lookup::{Found, Moment, Place, Trouble, Why, find, may_stand_in};
 use super::parts::{self, Fit};
 use super::pass::{self, Passing};
 use super::tunnel;
@@ -178,7 +178,7 @@ impl Visit<'_> {
 
     fn look_up(&self, moment: &Moment) -> Found {
         let stored = self.edge.responses.stored(&self.key);
-        let place = (&self.key.host, &self.key.target);
+        let place = Place { host: &self.key.host, keyed: &self.key.target, sent: &self.ask.target };
         find(stored.as_deref(), self.route, &self.current_view().purges, place, &self.headers, &self.wishes, moment)
     }
 
