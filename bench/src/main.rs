@@ -7,6 +7,7 @@ mod start;
 mod publish;
 mod purge;
 mod memory;
+mod crowd;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -34,6 +35,8 @@ enum What {
     Purge,
     /// An edge's memory under a working set ten times larger.
     Memory,
+    /// Thousands of clients that miss one object at once.
+    Crowd,
 }
 
 #[tokio::main]
@@ -56,6 +59,9 @@ async fn main() -> Result<()> {
     }
     if wanted(What::Memory) {
         memory::measure(&binary).await?;
+    }
+    if wanted(What::Crowd) {
+        crowd::measure(&binary).await?;
     }
     Ok(())
 }

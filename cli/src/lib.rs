@@ -22,6 +22,7 @@ mod configuration;
 mod token;
 mod drain;
 mod nodes;
+mod open_files;
 mod up;
 mod demo;
 
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
     if let Err(failure) = logging::init(&arguments) {
         return exit::report(Err(failure));
     }
+    open_files::raise();
     // Everything that speaks TLS here takes this provider; a second installation only says that it is there.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
