@@ -22,6 +22,8 @@ pub(crate) struct Answered {
     pub(crate) result: &'static str,
     /// `l1`, `l2`, `origin`, `upstream` or `none`.
     pub(crate) tier: &'static str,
+    /// Why: the detail of `Cache-Status`, or `none`.
+    pub(crate) detail: &'static str,
 }
 
 /// What the gauges show at the moment.

@@ -23,7 +23,6 @@ pub(crate) struct Ask {
     pub(crate) host: Host,
     /// The Host as it came, for the upstream.
     pub(crate) authority: String,
-    /// `None` for `OPTIONS *`.
     pub(crate) target: Target,
     pub(crate) headers: HeaderMap,
 }

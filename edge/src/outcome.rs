@@ -33,7 +33,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Returns the labels that the metrics count it by.
     pub(crate) fn labels(&self) -> Answered {
-        Answered { kind: self.kind, result: self.result, tier: self.tier }
+        Answered { kind: self.kind, result: self.result, tier: self.tier, detail: self.detail.unwrap_or("none") }
     }
 
     /// An asset of a site.

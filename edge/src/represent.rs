@@ -61,7 +61,7 @@ pub(crate) fn answer(method: &Method, request: &HeaderMap, whole: Representation
     finish(method, StatusCode::OK, headers, sized(&whole, 0..whole.length))
 }
 
-fn not_modified(mut headers: HeaderMap) -> Response {
+pub(crate) fn not_modified(mut headers: HeaderMap) -> Response {
     for name in &NOT_IN_304 {
         headers.remove(name);
     }

@@ -27,6 +27,9 @@ const TIDY: Duration = Duration::from_millis(500);
 /// Of the memory that an edge may take, what is left for tables and requests.
 const RESERVED: u64 = 4 << 20;
 
+/// Bytes of bodies that may be on their way at the least, whatever the memory.
+const FLOWING_LEAST: usize = 32 << 20;
+
 /// An edge that is about to start.
 #[derive(Debug)]
 pub struct Edge {
@@ -116,11 +119,13 @@ fn bind(node: &EdgeNode) -> Result<Vec<TcpListener>> {
 }
 
 fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>) -> crate::edge::Edge {
+    // What flows is given a quarter, and no less than the largest objects need.
+    let flowing = usize::try_from(node.memory.0 / 4).unwrap_or(usize::MAX).max(FLOWING_LEAST);
     let memory = Arc::new(Memory::new(node.memory.0.saturating_sub(RESERVED)));
     let (folder, metrics) = (Arc::new(folder), Arc::new(Metrics::new()));
     let assets = Arc::new(Assets::new(Arc::clone(&memory), Arc::clone(&folder), Arc::clone(&origins)));
     let manifests = Arc::new(Manifests::new(Arc::clone(&assets)));
-    let responses = Arc::new(Responses::new(Arc::clone(&memory)));
+    let responses = Arc::new(Responses::new(Arc::clone(&memory), flowing));
     let applied = Arc::new(Applied::new(Arc::clone(&manifests), Arc::clone(&responses), Arc::clone(&metrics)));
     crate::edge::Edge {
         node,

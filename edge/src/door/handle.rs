@@ -1,7 +1,7 @@
-//! The adapter between actix-web and the core.
+//! The adapter between actix-http and the core.
 //!
-//! actix-web speaks in the types of `http` 0.2 and in bodies that stay on one thread; the core in those
-//! of `http` 1 and in bodies that don't. Nothing is decided here.
+//! actix-http speaks in the types of `http` 0.2; the core in those of `http` 1. All that is decided here is
+//! what becomes of a body that nobody read.
 
 use std::convert::Infallible;
 use std::io;
@@ -53,7 +53,7 @@ pub(crate) fn serve(edge: &Arc<Edge>, listeners: Vec<TcpListener>) -> Result<Ser
             let (open_edge, admission, signal) = (Arc::clone(&edge), Arc::clone(&admission), signal.clone());
             let edge = Arc::clone(&edge);
             let http = HttpService::build()
-                // The door has timers of its own: it sees bytes that actix-web never does.
+                // The door has timers of its own: it sees bytes that actix-http never does.
                 .client_request_timeout(Duration::ZERO)
                 .keep_alive(KeepAlive::Os)
                 .graceful_shutdown_signal(move || {
@@ -170,7 +170,7 @@ impl MessageBody for Answering {
             Body::Sized(_, stream) | Body::Stream(stream) => stream.poll_next_unpin(cx),
         };
         match next {
-            // What was written before goes out first: actix-web drops all that it still holds when it hears of an error.
+            // What was written before goes out first: actix-http drops all that it still holds when it hears of an error.
             Poll::Ready(Some(Err(error))) => {
                 self.broken = Some(error);
                 cx.waker().wake_by_ref();

@@ -49,7 +49,7 @@ pub(crate) struct Door {
     /// Read, and not yet understood.
     bytes: BytesMut,
     phase: Phase,
-    /// To be written before anything that comes from actix-web.
+    /// To be written before anything that comes from actix-http.
     out: BytesMut,
     /// The client sends no more.
     eof: bool,
@@ -123,7 +123,7 @@ impl Door {
         self.phase = Phase::Closing { lingers, read: 0 };
     }
 
-    /// Waits for a head. Returns what actix-web is shown of it, or nothing at the connection's end.
+    /// Waits for a head. Returns what actix-http is shown of it, or nothing at the connection's end.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&'static [u8]>> {
         loop {
             let Phase::Head(scan, begun) = &mut self.phase else { return Poll::Ready(Ok(&[])) };
@@ -321,7 +321,7 @@ impl Door {
         self.poll_paces(cx)
     }
 
-    /// Writes what is to come before actix-web's bytes.
+    /// Writes what is to come before actix-http's bytes.
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.out.is_empty() {
@@ -389,7 +389,7 @@ fn poll_write_paced(socket: &mut TcpStream, pace: &mut Pace, cx: &mut Context<'_
     written
 }
 
-/// What actix-web sees of a request: as much as it needs to write the answer.
+/// What actix-http sees of a request: as much as it needs to write the answer.
 fn shown(is_head: bool, version: Version, keeps_alive: bool) -> &'static [u8] {
     match (is_head, version, keeps_alive) {
         (false, Version::Http11, true) => b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",

@@ -31,6 +31,8 @@ pub(crate) enum Invalid {
     Tag(Tag),
     /// All of a host, in place of more of its URLs than are remembered.
     Host(Host),
+    /// All of the owner, in place of more hosts than are remembered.
+    Everything,
 }
 
 /// What waits to be told.
@@ -45,18 +47,13 @@ impl Waiting {
             return;
         }
         self.0.insert((owner.clone(), invalid));
-        if self.0.len() > WAITING {
-            self.widen();
+        let to_host = |invalid| if let Invalid::Url(host, _) = invalid { Invalid::Host(host) } else { invalid };
+        let to_everything = |_| Invalid::Everything;
+        for widen in [to_host as fn(Invalid) -> Invalid, to_everything] {
+            if self.0.len() > WAITING {
+                self.0 = std::mem::take(&mut self.0).into_iter().map(|(owner, invalid)| (owner, widen(invalid))).collect();
+            }
         }
-    }
-
-    /// Tags stay: they are few, and of no host.
-    fn widen(&mut self) {
-        let of_host = |(owner, invalid): (Owner, Invalid)| match invalid {
-            Invalid::Url(host, _) => (owner, Invalid::Host(host)),
-            other => (owner, other),
-        };
-        self.0 = std::mem::take(&mut self.0).into_iter().map(of_host).collect();
     }
 
     /// Returns the next purge to ask for, without forgetting it.
@@ -69,6 +66,7 @@ impl Waiting {
                 Invalid::Url(host, target) => purge.urls.push(format!("{host}{target}")),
                 Invalid::Tag(tag) => purge.tags.push(tag.to_string()),
                 Invalid::Host(host) => purge.prefixes.push(format!("{host}/")),
+                Invalid::Everything => purge.all = true,
             }
         }
         Some((purge, batch))
@@ -158,5 +156,10 @@ mod tests {
         let (purge, _) = waiting.next().unwrap();
         assert!(purge.urls.is_empty());
         assert_eq!(purge.prefixes, ["h/"]);
+        for n in 0..=WAITING {
+            waiting.add(&owner, Invalid::Url(format!("h{n}").parse().unwrap(), "/".parse().unwrap()));
+        }
+        let (purge, batch) = waiting.next().unwrap();
+        assert!(purge.all && batch.len() < WAITING, "where there are too many hosts, everything is");
     }
 }

@@ -1,6 +1,6 @@
-//! Codes an upstream's uncoded text once, when it is filled (issue 3, part 4; RFC 9110, 8.4 and 12.5.3).
+//! Codes an upstream's uncoded text, once per coding (RFC 9110, 8.4 and 12.5.3).
 //!
-//! Never per hit: what is decided here is stored with the response, beside what [`super::coded`] notes of it.
+//! Never per hit: what is made is stored beside the body, in [`super::codings`].
 
 use std::io::{self, Write as _};
 
@@ -103,7 +103,7 @@ impl Coding {
     }
 }
 
-/// Decides by its head whether a response is coded when it is filled.
+/// Decides by its head whether a response may be coded.
 ///
 /// A `length` that nobody announced is for [`compress`] to look at. `no-transform` is heeded wherever it
 /// stands: it is about the content, and not about which cache may do what (RFC 9111, 5.2.2.6).
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn part_4_text_is_compressed_and_what_is_compressed_already_is_not() {
+    fn text_is_compressed_and_what_is_compressed_already_is_not() {
         let cases = [
             ("text/html; charset=utf-8", true),
             ("TEXT/CSS", true),
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn part_4_each_reason_against_it_is_enough() {
+    fn each_reason_against_it_is_enough() {
         let cases: [(&str, &str); 9] = [
             ("content-encoding", "gzip"),
             ("content-encoding", "identity"),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn part_4_small_and_huge_bodies_stay_as_they_are() {
+    fn small_and_huge_bodies_stay_as_they_are() {
         let html = headers(&[("content-type", "text/html")]);
         let cases = [
             (Some(0), false),
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn part_4_statuses_without_whole_content_are_left_alone() {
+    fn statuses_without_whole_content_are_left_alone() {
         let html = headers(&[("content-type", "text/html")]);
         let cases = [(200, true), (203, true), (404, true), (500, true), (301, true), (103, false), (204, false), (205, false)];
         for (status, expected) in cases.into_iter().chain([(206, false), (304, false)]) {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn part_4_the_client_chooses_by_weight_and_we_among_equals() {
+    fn the_client_chooses_by_weight_and_we_among_equals() {
         let cases = [
             ("gzip, deflate, br, zstd", Some(Coding::Zstd)),
             ("gzip, br", Some(Coding::Br)),
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn part_4_every_coding_can_be_undone_and_what_does_not_shrink_is_not_kept() {
+    fn every_coding_can_be_undone_and_what_does_not_shrink_is_not_kept() {
         let plain = text(100_000);
         for coding in Coding::ALL {
             let coded = compress(coding, &plain).unwrap();

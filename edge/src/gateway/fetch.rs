@@ -32,8 +32,8 @@ const CODED_AT_ONCE: usize = 256 << 10;
 pub(crate) enum Led {
     /// A response that flows, for this request alone or for others too.
     Flow(Arc<Head>, ByteStream),
-    /// What was stored is right.
-    Entry(Arc<Entry>),
+    /// What was stored is right, and whether it is stored still.
+    Entry(Arc<Entry>, bool),
     /// A response that is not stored.
     Direct(Answer, NotStored),
     /// No response came.
@@ -141,13 +141,13 @@ impl Run<'_> {
                 let renewed = Arc::new(renewed);
                 self.job.store(self.edge, start, &renewed);
                 self.fill.say(Progress::Entry(Arc::clone(&renewed)));
-                let _ = lead.send(Led::Entry(renewed));
+                let _ = lead.send(Led::Entry(renewed, true));
             }
             Err(_) => {
                 // It says now that it must not be stored: this request alone gets it.
                 self.edge.responses.invalidate(&self.job.key);
                 self.fill.say(Progress::NotShared);
-                let _ = lead.send(Led::Entry(Arc::new(entry.clone())));
+                let _ = lead.send(Led::Entry(Arc::new(entry.clone()), false));
             }
         }
     }
@@ -181,7 +181,7 @@ impl Run<'_> {
         }
         let head = Arc::new(head);
         self.edge.responses.hit_for_miss.invalidate(&self.job.key);
-        let flow = Arc::new(Flow::new(most));
+        let flow = Arc::new(Flow::new(most, &self.edge.responses.flowing));
         let shared = head.terms.is_fresh_on_arrival() && head.status != StatusCode::PARTIAL_CONTENT;
         self.fill.say(if shared { Progress::Shared(Arc::clone(&head), Arc::clone(&flow)) } else { Progress::NotShared });
         // The leader reads from the start on, however fast the upstream is.
@@ -190,7 +190,7 @@ impl Run<'_> {
         }
         let Some(last) = self.pump(&mut answer, &flow).await else { return flow.finish(false) };
         // Who has the last byte finds the response stored.
-        if !answer.says_too_little()
+        if !answer.excess().is_there()
             && let Some(body) = flow.whole(&last)
         {
             self.keep(start, &head, body).await;
@@ -247,7 +247,7 @@ impl Run<'_> {
 }
 
 /// Returns an entry with the fields that a 304 for it, or a 200 to HEAD, brought (RFC 9111, 4.3.4 and 4.3.5).
-/// Its body was made when it was: `filled_at` is not raised beyond what was fetched then.
+/// It counts as fetched at `start`: a 304 says that the body is right at that position, which a HEAD does not.
 pub(crate) fn renewed(edge: &Edge, job: &Job, start: &Start, entry: &Entry, mut received: HeaderMap) -> Result<Entry, NotStored> {
     date_it(&mut received);
     let mut headers = update::by_304(&entry.head.headers, &received);

@@ -49,7 +49,7 @@ pub(crate) struct Fill {
     interim: Mutex<Interim>,
 }
 
-/// Interim responses that more of a fill's participants may get than the one who asked.
+/// Interim responses that those who join a fill later still get.
 const INTERIM_MOST: usize = 8;
 
 /// What the upstream said before its answer, and who wants to hear it.
@@ -79,8 +79,8 @@ impl Fill {
     /// An interim response came.
     pub(crate) fn inform(&self, status: StatusCode, headers: &HeaderMap) {
         let mut interim = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        interim.listeners.iter().for_each(|client| client.inform(status, headers));
         if interim.said.len() < INTERIM_MOST {
-            interim.listeners.iter().for_each(|client| client.inform(status, headers));
             interim.said.push((status, headers.clone()));
         }
     }

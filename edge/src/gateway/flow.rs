@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -14,11 +15,35 @@ use tokio::sync::watch;
 use crate::message::ByteStream;
 
 /// Bytes that wait for the slowest reader of a body that is not kept.
-const WINDOW: usize = 1 << 20;
+const WINDOW: usize = 256 << 10;
+
+/// Bytes in all flows together. Beyond it no body is kept: slow readers of many large objects must not take
+/// the memory that the cache was given (http.md 26).
+#[derive(Debug)]
+pub(crate) struct Budget {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+impl Budget {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, taken: AtomicUsize::new(0) }
+    }
+
+    /// Takes so many bytes, and tells whether all is still within the bound.
+    fn take(&self, bytes: usize) -> bool {
+        self.taken.fetch_add(bytes, Ordering::AcqRel) + bytes <= self.most
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.taken.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
 
 /// A body between its fetch and its readers.
 #[derive(Debug)]
 pub(crate) struct Flow {
+    budget: Arc<Budget>,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
 }
@@ -42,11 +67,11 @@ struct Inner {
 pub(crate) struct NobodyReads;
 
 impl Flow {
-    /// Returns an empty flow that keeps up to `most` bytes.
-    pub(crate) fn new(most: usize) -> Self {
+    /// Returns an empty flow that keeps up to `most` bytes, within the budget of all.
+    pub(crate) fn new(most: usize, budget: &Arc<Budget>) -> Self {
         let inner =
             Inner { chunks: VecDeque::new(), first: 0, bytes: 0, kept: true, most, ended: None, readers: BTreeMap::new(), next_reader: 0 };
-        Self { inner: Mutex::new(inner), changed: watch::Sender::new(()) }
+        Self { budget: Arc::clone(budget), inner: Mutex::new(inner), changed: watch::Sender::new(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -59,11 +84,12 @@ impl Flow {
         let mut changed = self.changed.subscribe();
         let outgrown = {
             let mut inner = self.lock();
+            let fits = self.budget.take(chunk.len());
             inner.bytes += chunk.len();
             inner.chunks.push_back(chunk);
-            let outgrown = inner.kept && inner.bytes > inner.most;
+            let outgrown = inner.kept && (inner.bytes > inner.most || !fits);
             inner.kept &= !outgrown;
-            inner.trim();
+            self.budget.give_back(inner.trim());
             outgrown
         };
         if outgrown {
@@ -126,11 +152,20 @@ impl Flow {
     }
 }
 
+impl Drop for Flow {
+    fn drop(&mut self) {
+        let bytes = self.lock().bytes;
+        self.budget.give_back(bytes);
+    }
+}
+
 impl Inner {
-    fn trim(&mut self) {
+    /// Lets go what every reader has passed, and returns how much that was.
+    fn trim(&mut self) -> usize {
         if self.kept {
-            return;
+            return 0;
         }
+        let before = self.bytes;
         let slowest = self.readers.values().copied().min().unwrap_or(self.first);
         while self.first < slowest
             && let Some(passed) = self.chunks.pop_front()
@@ -138,6 +173,7 @@ impl Inner {
             self.first += 1;
             self.bytes -= passed.len();
         }
+        before - self.bytes
     }
 }
 
@@ -151,7 +187,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let mut inner = self.flow.lock();
         inner.readers.remove(&self.id);
-        inner.trim();
+        self.flow.budget.give_back(inner.trim());
         drop(inner);
         self.flow.changed.send_replace(());
     }
@@ -169,7 +205,7 @@ async fn next(reader: Option<Reader>) -> Option<(io::Result<Bytes>, Option<Reade
                 inner.readers.insert(reader.id, at + 1);
             }
             let trimmed = !inner.kept && chunk.is_some();
-            inner.trim();
+            reader.flow.budget.give_back(inner.trim());
             (chunk, inner.ended, trimmed)
         };
         if trimmed {
@@ -192,13 +228,17 @@ mod tests {
     use super::*;
     use futures_util::StreamExt as _;
 
+    fn ample() -> Arc<Budget> {
+        Arc::new(Budget::new(usize::MAX))
+    }
+
     fn text(chunk: Option<io::Result<Bytes>>) -> String {
         String::from_utf8(chunk.unwrap().unwrap().to_vec()).unwrap()
     }
 
     #[tokio::test]
     async fn readers_get_bytes_as_they_arrive_and_late_ones_from_the_start() {
-        let flow = Arc::new(Flow::new(100));
+        let flow = Arc::new(Flow::new(100, &ample()));
         let mut early = flow.read().unwrap();
         flow.push("a".into(), || {}).await.unwrap();
         assert_eq!(text(early.next().await), "a");
@@ -215,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_is_too_large_to_keep_waits_for_its_slowest_reader() {
-        let flow = Arc::new(Flow::new(10));
+        let flow = Arc::new(Flow::new(10, &ample()));
         let mut reader = flow.read().unwrap();
         flow.push(Bytes::from(vec![1; WINDOW]), || {}).await.unwrap();
         assert!(flow.whole(&Bytes::new()).is_none());
@@ -231,8 +271,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rule_26_beyond_the_budget_of_all_no_body_is_kept() {
+        let budget = Arc::new(Budget::new(10));
+        let (first, second) = (Arc::new(Flow::new(100, &budget)), Arc::new(Flow::new(100, &budget)));
+        let (_one, _other) = (first.read().unwrap(), second.read().unwrap());
+        first.push(Bytes::from_static(b"12345678"), || {}).await.unwrap();
+        let mut told = false;
+        second.push(Bytes::from_static(b"123"), || told = true).await.unwrap();
+        assert!(told && second.whole(&Bytes::new()).is_none() && first.whole(&Bytes::new()).is_some());
+        drop((_one, _other, first, second));
+        assert_eq!(budget.taken.load(Ordering::Acquire), 0, "what is gone takes nothing");
+    }
+
+    #[tokio::test]
     async fn a_body_that_breaks_off_ends_in_an_error() {
-        let flow = Arc::new(Flow::new(100));
+        let flow = Arc::new(Flow::new(100, &ample()));
         let mut reader = flow.read().unwrap();
         flow.push("a".into(), || {}).await.unwrap();
         flow.finish(false);

@@ -78,7 +78,7 @@ impl Job {
         let mut tags = fields::tags(&headers).inspect_err(|_| {
             edge.metrics.unstorable_tags.inc();
         })?;
-        tags.extend(groups::tags(&headers, self.key.scheme.as_str(), &self.key.host));
+        tags.extend(groups::tags(&headers, self.key.scheme.as_str(), &self.key.host)?);
         let tags: Arc<[Tag]> = tags.into();
         let Variance::Fields(mut names) = vary::of(&headers) else { return Err(NotStored::VaryStar) };
         names.extend(self.route.key_headers.iter().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());

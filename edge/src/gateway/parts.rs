@@ -124,9 +124,10 @@ pub(crate) async fn complete(edge: &Arc<Edge>, job: &Job, entry: &Entry, missing
     let call =
         Call { method: Method::GET, target: &job.key.target, headers, body: None, inform: Box::new(|_, _| {}), retries: job.route.retry };
     let mut answer = edge.responses.upstreams.send(&job.upstream, call).await.ok()?;
-    if answer.status != StatusCode::PARTIAL_CONTENT {
+    if answer.status != StatusCode::PARTIAL_CONTENT || !fields::is_framed_soundly(&answer.headers) {
         return None;
     }
+    let excess = answer.excess();
     fields::drop_hop_by_hop(&mut answer.headers);
     date_it(&mut answer.headers);
     let mut request = job.facts(Method::GET, false, &start);
@@ -143,7 +144,7 @@ pub(crate) async fn complete(edge: &Arc<Edge>, job: &Job, entry: &Entry, missing
             return None;
         }
     }
-    if body.len() as u64 != extent.range.length() {
+    if body.len() as u64 != extent.range.length() || excess.is_there() {
         return None;
     }
     let entry = combined(Some(entry), &head, extent, body.into(), job.route.max_object.0)?;

@@ -130,6 +130,10 @@ async fn invalidate_groups(edge: &Arc<Edge>, job: &Job, tags: Vec<Tag>) {
 
 /// Stores an answer to POST as one to GET, when its body has passed whole.
 fn keep(edge: Arc<Edge>, job: Job, start: Start, answer: Answer) -> Answer {
+    if !fields::is_framed_soundly(&answer.headers) {
+        return answer;
+    }
+    let excess = answer.excess();
     let mut headers = answer.headers.clone();
     fields::drop_hop_by_hop(&mut headers);
     date_it(&mut headers);
@@ -139,7 +143,7 @@ fn keep(edge: Arc<Edge>, job: Job, start: Start, answer: Answer) -> Answer {
     let most = usize::try_from(job.route.max_object.0).unwrap_or(usize::MAX);
     let (length, announced) = (answer.length, answer.length);
     let state = (answer.body, Some((edge, job, start, head, BytesMut::new())));
-    let body = stream::unfold(state, move |(mut body, keeping)| async move {
+    let body = stream::unfold((state.0, state.1, excess), move |(mut body, keeping, excess)| async move {
         let chunk = body.next().await;
         let keeping = keeping.and_then(|(edge, job, start, head, mut kept)| {
             match &chunk {
@@ -148,13 +152,13 @@ fn keep(edge: Arc<Edge>, job: Job, start: Start, answer: Answer) -> Answer {
                 None => {}
             }
             let is_whole = chunk.is_none() || announced == Some(kept.len() as u64);
-            if is_whole && announced.is_none_or(|length| length == kept.len() as u64) {
+            if is_whole && announced.is_none_or(|length| length == kept.len() as u64) && !excess.is_there() {
                 job.store(&edge, &start, &Arc::new(Entry::whole(head, kept.freeze())));
                 return None;
             }
             (kept.len() <= most).then_some((edge, job, start, head, kept))
         });
-        chunk.map(|chunk| (chunk, (body, keeping)))
+        chunk.map(|chunk| (chunk, (body, keeping, excess)))
     });
     Answer { status: answer.status, headers: answer.headers, length, body: Box::pin(body), switched: None, on_wire: None }
 }

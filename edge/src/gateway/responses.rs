@@ -13,6 +13,7 @@ use super::codings::Coded;
 use super::compress::Coding;
 use super::entry::{Content, Entry, Stored};
 use super::fills::Fills;
+use super::flow::Budget;
 use super::key::{CacheKey, Tombstones};
 use super::upstream::Upstreams;
 use crate::memory::{Held, HeldKey, Memory};
@@ -37,11 +38,14 @@ pub(crate) struct Responses {
     pub(crate) hit_for_miss: Cache<CacheKey, ()>,
     /// Tells the journal what unsafe methods made invalid here.
     pub(crate) announcer: Announcer,
+    /// Bounds what flows from upstreams to clients, beside what is stored.
+    pub(crate) flowing: Arc<Budget>,
     compressing: Arc<Semaphore>,
 }
 
 impl Responses {
-    pub(crate) fn new(memory: Arc<Memory>) -> Self {
+    /// `flowing`: the bytes of bodies on their way.
+    pub(crate) fn new(memory: Arc<Memory>, flowing: usize) -> Self {
         Self {
             memory,
             fills: Fills::default(),
@@ -49,6 +53,7 @@ impl Responses {
             upstreams: Upstreams::default(),
             hit_for_miss: Cache::builder().max_capacity(HIT_FOR_MISS_KEYS).time_to_live(HIT_FOR_MISS).build(),
             announcer: Announcer::default(),
+            flowing: Arc::new(Budget::new(flowing)),
             compressing: Arc::new(Semaphore::new(COMPRESSING)),
         }
     }

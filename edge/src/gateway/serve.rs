@@ -5,7 +5,8 @@ use std::sync::Arc;
 use config::{Route, Upstream};
 use follow::boottime;
 use http::header::{
-    AGE, AUTHORIZATION, CONTENT_LENGTH, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, VIA,
+    AGE, AUTHORIZATION, CONTENT_LENGTH, DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
+    VIA,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use wire::{Matched, Target, Timestamp};
@@ -33,7 +34,7 @@ use crate::normalise::Ask;
 use crate::outcome::{Answer, Outcome};
 use crate::refuse::Refusal;
 use crate::represent::{self, Representation};
-use crate::rules::conditional::{Validators, Voice, range_applies};
+use crate::rules::conditional::{self, Validators, Voice};
 use crate::rules::{Forward, NotStored, Wishes, age, date, fields, update};
 
 /// How often a request that could not share a fetch looks again before it fetches for itself.
@@ -107,7 +108,7 @@ impl Visit<'_> {
     /// GET and HEAD.
     async fn read(&self, moment: Moment) -> Result<Answer, Refusal> {
         let mut moment = moment;
-        let mut ask_again = false;
+        let (mut ask_again, mut has_failed) = (false, false);
         for _ in 0..LOOKS {
             let (entry, why) = match self.look_up(&moment) {
                 Found::Refuse => return Err(Refusal::Fenced),
@@ -119,6 +120,8 @@ impl Visit<'_> {
                     Some(answer) => return Ok(answer),
                     None => (None, Why::Stale),
                 },
+                // Parts are not refreshed behind: they are fetched anew once they are stale.
+                Found::StaleWhileRevalidate(entry, why) if matches!(entry.content, Content::Parts(_)) => (None, why),
                 Found::StaleWhileRevalidate(entry, why) => match self.from(&entry, &moment, ("stale", Some(why.as_str()))).await {
                     Some(answer) => {
                         self.refresh(&entry);
@@ -157,8 +160,12 @@ impl Visit<'_> {
                 Part::Await(fill) => (fill, false),
             };
             self.edge.metrics.collapsed.inc();
-            if let Some(answer) = self.follow(&fill, had_started, entry, why, &moment).await? {
-                return Ok(answer);
+            match self.follow(&fill, had_started, entry, why, &moment).await {
+                Followed::Answer(answer) => return Ok(*answer),
+                // Whoever comes first tries again; that failed, the others need not.
+                Followed::Failed(Refusal::UpstreamFailed) if !has_failed => has_failed = true,
+                Followed::Failed(refusal) => return Ok(Self::unanswered(&refusal, why)),
+                Followed::NotForUs => {}
             }
             // What was fetched is not for this request: look again, as if it came now.
             ask_again = true;
@@ -211,9 +218,7 @@ impl Visit<'_> {
 
     /// One fetch in the background, unless one runs or the upstream is better left alone.
     fn refresh(&self, entry: &Arc<Entry>) {
-        let is_whole = matches!(entry.content, Content::Whole(_));
-        if is_whole
-            && self.edge.responses.upstreams.may_probe(&self.upstream.name, boottime())
+        if self.edge.responses.upstreams.may_probe(&self.upstream.name, boottime())
             && let Some(fill) = self.edge.responses.fills.lead_if_idle(&self.key)
         {
             fetch::start(self.edge, self.job(Some(Arc::clone(entry))), fill, None);
@@ -225,40 +230,36 @@ impl Visit<'_> {
         let led = fetch::start(self.edge, self.job(entry.clone()), fill, before).await;
         match led.unwrap_or(Led::Failed(Refusal::UpstreamFailed)) {
             Led::Flow(head, body) => Ok(self.serve_flow(&head, body, why, head.headers.clone())),
-            Led::Entry(renewed) => Ok(self.revalidated(&renewed, why)),
+            Led::Entry(renewed, is_stored) => Ok(self.revalidated(&renewed, why, is_stored)),
             Led::Direct(answer, reason) => Ok(self.direct(answer, why, reason)),
-            Led::Failed(refusal) => self.stand_in(refusal, why).await,
+            Led::Failed(refusal) => Ok(self.stand_in(&refusal).await.unwrap_or_else(|| Self::unanswered(&refusal, why))),
         }
     }
 
     /// Takes what another request's fetch brings, where it is for this request too.
-    async fn follow(
-        &self,
-        fill: &Fill,
-        had_started: bool,
-        entry: Option<Arc<Entry>>,
-        why: Why,
-        moment: &Moment,
-    ) -> Result<Option<Answer>, Refusal> {
+    async fn follow(&self, fill: &Fill, had_started: bool, entry: Option<Arc<Entry>>, why: Why, moment: &Moment) -> Followed {
         fill.informs(self.exchange);
         match fill.outcome().await {
-            Progress::Shared(head, flow) if self.may_take(&head, had_started, moment) => Ok(flow.read().map(|body| {
+            Progress::Shared(head, flow) if self.may_take(&head, had_started, moment) => {
+                let Some(body) = flow.read() else { return Followed::NotForUs };
                 let mut headers = head.headers.clone();
                 // What only the first client gets.
                 head.terms.dropped_on_reuse.iter().for_each(|name| {
                     headers.remove(name);
                 });
-                collapsed(self.serve_flow(&head, body, why, headers))
-            })),
+                Followed::Answer(Box::new(collapsed(self.serve_flow(&head, body, why, headers))))
+            }
             Progress::Entry(renewed) if self.may_take(&renewed.head, had_started, moment) => {
-                Ok(Some(collapsed(self.revalidated(&renewed, why))))
+                Followed::Answer(Box::new(collapsed(self.revalidated(&renewed, why, true))))
             }
-            Progress::Failed(refusal) => self.stand_in(refusal, why).await.map(Some),
+            Progress::Failed(refusal) => {
+                self.stand_in(&refusal).await.map_or(Followed::Failed(refusal), |answer| Followed::Answer(Box::new(answer)))
+            }
             Progress::NotShared => {
-                let fill = Arc::new(Fill::new());
-                self.lead(fill, None, entry, why).await.map(Some)
+                let led = self.lead(Arc::new(Fill::new()), None, entry, why).await;
+                Followed::Answer(Box::new(led.unwrap_or_else(|refusal| Self::unanswered(&refusal, why))))
             }
-            Progress::Shared(..) | Progress::Entry(_) | Progress::Waiting => Ok(None),
+            Progress::Shared(..) | Progress::Entry(_) | Progress::Waiting => Followed::NotForUs,
         }
     }
 
@@ -277,22 +278,24 @@ impl Visit<'_> {
     }
 
     /// Looks once more for something that may stand in for an error: what was purged or fenced meanwhile may not.
-    async fn stand_in(&self, refusal: Refusal, why: Why) -> Result<Answer, Refusal> {
-        let trouble = if refusal == Refusal::UpstreamInTrouble { Trouble::Status } else { Trouble::Silence };
+    async fn stand_in(&self, refusal: &Refusal) -> Option<Answer> {
+        let trouble = if *refusal == Refusal::UpstreamInTrouble { Trouble::Status } else { Trouble::Silence };
         let now = self.now();
-        let found = match self.look_up(&now) {
+        match self.look_up(&now) {
             Found::Fresh(entry) => self.from(&entry, &now, ("hit", None)).await,
             Found::Stale(entry) | Found::StaleWhileRevalidate(entry, _) => self.from(&entry, &now, ("stale", Some("stale-if-error"))).await,
             Found::Revalidate(entry, why) if why != Why::Fenced && may_stand_in(&entry, trouble, now.boot) => {
                 self.from(&entry, &now, ("stale", Some("stale-if-error"))).await
             }
             _ => None,
-        };
-        Ok(found.unwrap_or_else(|| {
-            let mut answer = Answer::refused("route", &refusal);
-            answer.outcome = answer.outcome.after(forward(why));
-            answer
-        }))
+        }
+    }
+
+    /// The upstream was asked, and there is no answer.
+    fn unanswered(refusal: &Refusal, why: Why) -> Answer {
+        let mut answer = Answer::refused("route", refusal);
+        answer.outcome = answer.outcome.after(forward(why));
+        answer
     }
 
     /// Answers from what is stored, and where only parts of it are, with what is missing fetched; nothing where
@@ -303,7 +306,12 @@ impl Visit<'_> {
             return entry.length().is_some().then(|| self.serve_entry(entry, told, moment));
         }
         let headers = self.stored_fields(&entry.head, &entry.head.headers);
-        let applies = self.range_applies(&headers);
+        let now = Timestamp::now();
+        let validators = validators(&headers, now);
+        if conditional::evaluate(&self.ask.headers, &validators, Voice::Cache, now) == conditional::Outcome::NotModified {
+            return Some(Answer { response: represent::not_modified(headers), outcome: self.told(&entry.head, told, moment) });
+        }
+        let applies = conditional::range_applies(&self.ask.headers, &validators, now);
         match parts::fit(&self.ask.headers, applies, &headers, held) {
             Fit::Answer(response) => Some(Answer { response, outcome: self.told(&entry.head, told, moment) }),
             Fit::Useless => None,
@@ -321,16 +329,6 @@ impl Visit<'_> {
                 Some(Answer { response, outcome })
             }
         }
-    }
-
-    fn range_applies(&self, stored: &HeaderMap) -> bool {
-        let now = Timestamp::now();
-        let validators = Validators {
-            etag: stored.get(ETAG).and_then(|etag| etag.to_str().ok()),
-            last_modified: date::field(stored, &LAST_MODIFIED, now).time(),
-            date: date::field(stored, &http::header::DATE, now).time(),
-        };
-        range_applies(&self.ask.headers, &validators, now)
     }
 
     /// The fields of a stored response, as they are sent. `Date` and `Expires` stay as they were; `Age` grows.
@@ -388,9 +386,9 @@ impl Visit<'_> {
         Outcome::stored(result, ttl, detail)
     }
 
-    fn revalidated(&self, entry: &Arc<Entry>, why: Why) -> Answer {
+    fn revalidated(&self, entry: &Arc<Entry>, why: Why, is_stored: bool) -> Answer {
         let mut answer = self.serve_entry(entry, ("revalidated", Some(why.as_str())), &self.now());
-        answer.outcome = Outcome::forwarded("revalidated", Forward::Stale, StatusCode::NOT_MODIFIED, true, Some(why.as_str()));
+        answer.outcome = Outcome::forwarded("revalidated", Forward::Stale, StatusCode::NOT_MODIFIED, is_stored, Some(why.as_str()));
         answer
     }
 
@@ -453,7 +451,7 @@ impl Visit<'_> {
                 let outcome = Outcome::forwarded("pass", forward(why), answer.status, false, Some("method"));
                 Ok(Answer { response: self.passed_on(answer), outcome })
             }
-            Err(refusal) => self.stand_in(refusal, why).await,
+            Err(refusal) => Ok(self.stand_in(&refusal).await.unwrap_or_else(|| Self::unanswered(&refusal, why))),
         }
     }
 
@@ -499,6 +497,15 @@ impl Visit<'_> {
     }
 }
 
+/// What following another request's fetch came to.
+enum Followed {
+    Answer(Box<Answer>),
+    /// What it brought is not for this request.
+    NotForUs,
+    /// It brought nothing, and nothing stands in for it.
+    Failed(Refusal),
+}
+
 fn collapsed(mut answer: Answer) -> Answer {
     answer.outcome = answer.outcome.collapsed();
     answer
@@ -510,6 +517,14 @@ fn framed(status: StatusCode, length: Option<u64>, body: ByteStream) -> Body {
         (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED, _) => Body::Empty,
         (_, Some(length)) => Body::Sized(length, body),
         (_, None) => Body::Stream(body),
+    }
+}
+
+fn validators(stored: &HeaderMap, now: Timestamp) -> Validators<'_> {
+    Validators {
+        etag: stored.get(ETAG).and_then(|etag| etag.to_str().ok()),
+        last_modified: date::field(stored, &LAST_MODIFIED, now).time(),
+        date: date::field(stored, &DATE, now).time(),
     }
 }
 

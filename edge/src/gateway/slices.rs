@@ -1,5 +1,5 @@
-//! Fetches a large object in slices where the route asks for it (http.md 20): a client that leaves early has
-//! cost the upstream two slices at the most.
+//! Fetches a large object in slices where the route asks for it (http.md 20): a client that leaves while an
+//! object passes that is too large to be stored has cost the upstream two slices at the most.
 //!
 //! All slices are of one response: the first one's strong ETag goes along with each request, and one that is
 //! of another breaks the answer off.

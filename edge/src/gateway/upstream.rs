@@ -45,11 +45,20 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Tells whether more came behind the head than was announced (http.md 32).
-    pub(crate) fn says_too_little(&self) -> bool {
+    /// Returns what tells, once the body has come, whether more came than was announced (http.md 32).
+    pub(crate) fn excess(&self) -> Excess {
         let is_chunked = self.headers.contains_key(http::header::TRANSFER_ENCODING);
-        let announced = self.length.filter(|_| !is_chunked);
-        announced.zip(self.on_wire.as_ref()).is_some_and(|(length, on_wire)| on_wire.count() > length)
+        Excess(self.length.filter(|_| !is_chunked).zip(self.on_wire.clone()))
+    }
+}
+
+/// Tells whether more came behind a head than it announced.
+#[derive(Clone, Debug)]
+pub(crate) struct Excess(Option<(u64, BodyBytes)>);
+
+impl Excess {
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.as_ref().is_some_and(|(length, on_wire)| on_wire.count() > *length)
     }
 }
 

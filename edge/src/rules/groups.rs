@@ -4,6 +4,7 @@
 use http::HeaderMap;
 use wire::{Host, Tag};
 
+use super::fields::BadTags;
 use super::list;
 
 const CACHE_GROUPS: http::HeaderName = http::HeaderName::from_static("cache-groups");
@@ -13,23 +14,31 @@ const INVALIDATION: http::HeaderName = http::HeaderName::from_static("cache-grou
 const MOST: usize = 64;
 
 /// Returns the tags of the groups that a response is in (RFC 9875, 2).
-pub(crate) fn tags(headers: &HeaderMap, scheme: &str, host: &Host) -> Vec<Tag> {
+///
+/// # Errors
+/// Where it is in more than can be kept: it could not be made invalid by the others.
+pub(crate) fn tags(headers: &HeaderMap, scheme: &str, host: &Host) -> Result<Vec<Tag>, BadTags> {
     read(headers, &CACHE_GROUPS, scheme, host)
 }
 
 /// Returns the tags of the groups that an answer to an unsafe method makes invalid (RFC 9875, 3).
+///
+/// What no response can have been stored under makes nothing invalid.
 pub(crate) fn invalidated(headers: &HeaderMap, scheme: &str, host: &Host) -> Vec<Tag> {
-    read(headers, &INVALIDATION, scheme, host)
+    read(headers, &INVALIDATION, scheme, host).unwrap_or_default()
 }
 
 /// Both fields are structured lists of strings; one that is not is ignored as a whole (RFC 9651, 4.2).
-fn read(headers: &HeaderMap, name: &http::HeaderName, scheme: &str, host: &Host) -> Vec<Tag> {
+fn read(headers: &HeaderMap, name: &http::HeaderName, scheme: &str, host: &Host) -> Result<Vec<Tag>, BadTags> {
     let members: Option<Vec<String>> = list::members_of(headers, name).map(string).collect();
     let groups = members.unwrap_or_default();
-    let mut tags: Vec<Tag> = groups.iter().take(MOST).filter_map(|group| tag(scheme, host, group)).collect();
+    if groups.len() > MOST {
+        return Err(BadTags::TooMany);
+    }
+    let mut tags = groups.iter().map(|group| tag(scheme, host, group).ok_or(BadTags::Invalid)).collect::<Result<Vec<_>, _>>()?;
     tags.sort_unstable();
     tags.dedup();
-    tags
+    Ok(tags)
 }
 
 /// The string of a member, its parameters left out (RFC 9651, 3.3.3).
@@ -68,7 +77,7 @@ mod tests {
     use crate::rules::testing::headers;
 
     fn of(lines: &[(&str, &str)]) -> Vec<String> {
-        tags(&headers(lines), "http", &"h".parse().unwrap()).iter().map(ToString::to_string).collect()
+        tags(&headers(lines), "http", &"h".parse().unwrap()).unwrap().iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -81,6 +90,11 @@ mod tests {
         for bad in ["a", "\"a\", b", "\"a", "\"a\"x", "\"\\a\""] {
             assert!(of(&[("cache-groups", bad)]).is_empty(), "{bad}");
         }
+        let many: String = (0..=MOST).map(|n| format!("\"{n}\",")).collect();
+        assert!(
+            tags(&headers(&[("cache-groups", &many)]), "http", &"h".parse().unwrap()).is_err(),
+            "nothing is stored that can't be invalidated"
+        );
         let invalid = headers(&[("cache-group-invalidation", "\"a\"")]);
         assert_eq!(invalidated(&invalid, "https", &"h".parse().unwrap()), ["cache-group:https://h/a".parse().unwrap()]);
     }
