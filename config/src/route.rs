@@ -108,6 +108,18 @@ pub enum UnsafeInvalidates {
 const SLICES: RangeInclusive<ByteSize> = ByteSize(64 << 10)..=ByteSize(64 << 20);
 
 impl Route {
+    /// Returns the target that counts for the key and for the upstream: as the policy leaves the query.
+    #[must_use]
+    pub fn keyed(&self, sent: &Target) -> Target {
+        let Some(query) = sent.query() else { return sent.clone() };
+        let counts = self.query.apply(query);
+        if counts.as_deref() == Some(query) {
+            return sent.clone();
+        }
+        // A part of a canonical target is one.
+        sent.with_query(counts.as_deref()).unwrap_or_else(|| sent.clone())
+    }
+
     pub(crate) fn read(name: &RouteName, section: &Section<'_>, upstreams: &BTreeMap<UpstreamName, Upstream>, tree: &Tree) -> Option<Self> {
         let upstream = section.required::<UpstreamName>("upstream", "the name of an upstream");
         if let Some(upstream) = upstream.as_ref().filter(|upstream| !upstreams.contains_key(*upstream)) {

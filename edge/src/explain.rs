@@ -10,7 +10,7 @@ use wire::{Matched, UrlScope};
 
 use crate::assets::{Resolved, resolve};
 use crate::edge::Edge;
-use crate::gateway::{CacheKey, Client, Content, Entry, Found, Moment, Place, Scheme, find, keyed, upstream_headers};
+use crate::gateway::{CacheKey, Client, Content, Entry, Found, Moment, Scheme, find, upstream_headers};
 use crate::normalise::Ask;
 use crate::rules::Wishes;
 
@@ -113,7 +113,7 @@ async fn by_site(edge: &Edge, url: &UrlScope, site: &config::Site, view: Option<
 }
 
 fn by_route(edge: &Edge, url: &UrlScope, view: &crate::applied::View, route: &config::Route) -> AnsweredBy {
-    let key = CacheKey { scheme: Scheme::Http, host: url.host.clone(), target: keyed(route, &url.target) };
+    let key = CacheKey { scheme: Scheme::Http, host: url.host.clone(), target: route.keyed(&url.target) };
     let stored = edge.responses.stored(&key);
     let moment = Moment { boot: boottime(), standing: edge.lease.standing(), generation: view.generation };
     let ask = Ask {
@@ -126,8 +126,7 @@ fn by_route(edge: &Edge, url: &UrlScope, view: &crate::applied::View, route: &co
     let plain = Client { scheme: Scheme::Http, addresses: vec![] };
     let headers =
         view.network.upstreams.get(&route.upstream).map(|upstream| upstream_headers(&ask, &plain, route, upstream)).unwrap_or_default();
-    let place = Place { host: &key.host, keyed: &key.target, sent: &url.target };
-    let found = find(stored.as_deref(), route, &view.purges, place, &headers, &Wishes::default(), &moment);
+    let found = find(stored.as_deref(), route, &view.purges, (&key.host, &key.target), &headers, &Wishes::default(), &moment);
     let next_request = match &found {
         Found::Fresh(_) => "hit".to_owned(),
         Found::Stale(_) => "stale".to_owned(),

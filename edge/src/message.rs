@@ -62,11 +62,6 @@ impl Body {
             Self::Stream(_) | Self::Unknown => None,
         }
     }
-
-    /// Returns the body that an answer to HEAD has in its place.
-    pub(crate) fn without_bytes(&self) -> Self {
-        self.len().map_or(Self::Unknown, Self::Head)
-    }
 }
 
 impl Response {

@@ -32,7 +32,7 @@ pub(crate) fn answer(method: &Method, request: &HeaderMap, whole: Representation
     headers.remove(CONTENT_LENGTH);
     // Conditions and ranges are about a 200; anything else is sent as it is.
     if whole.status != StatusCode::OK {
-        return finish(method, whole.status, headers, sized(&whole, 0..whole.length));
+        return finish(method, whole.status, headers, &whole);
     }
     let etag = whole.headers.get(ETAG).and_then(|etag| etag.to_str().ok());
     let validators = Validators {
@@ -49,8 +49,8 @@ pub(crate) fn answer(method: &Method, request: &HeaderMap, whole: Representation
     if method == Method::GET && request.contains_key(RANGE) && conditional::range_applies(request, &validators, now) {
         match ranges::parse(request, whole.length) {
             Ranges::Whole => {}
-            Ranges::One(range) => return one_range(method, headers, &whole, range),
-            Ranges::Several(ranges) => return several_ranges(method, headers, &whole, ranges),
+            Ranges::One(range) => return one_range(headers, &whole, range),
+            Ranges::Several(ranges) => return several_ranges(headers, &whole, ranges),
             Ranges::Unsatisfiable => {
                 let mut response = Response::new(StatusCode::RANGE_NOT_SATISFIABLE);
                 set(&mut response.headers, CONTENT_RANGE, &ranges::unsatisfied(whole.length));
@@ -58,7 +58,7 @@ pub(crate) fn answer(method: &Method, request: &HeaderMap, whole: Representation
             }
         }
     }
-    finish(method, StatusCode::OK, headers, sized(&whole, 0..whole.length))
+    finish(method, StatusCode::OK, headers, &whole)
 }
 
 pub(crate) fn not_modified(mut headers: HeaderMap) -> Response {
@@ -71,12 +71,12 @@ pub(crate) fn not_modified(mut headers: HeaderMap) -> Response {
     Response { status: StatusCode::NOT_MODIFIED, headers, body: Body::Empty }
 }
 
-fn one_range(method: &Method, mut headers: HeaderMap, whole: &Representation, range: ByteRange) -> Response {
+fn one_range(mut headers: HeaderMap, whole: &Representation, range: ByteRange) -> Response {
     set(&mut headers, CONTENT_RANGE, &range.content_range(whole.length));
-    finish(method, StatusCode::PARTIAL_CONTENT, headers, sized(whole, range.first..range.last + 1))
+    Response { status: StatusCode::PARTIAL_CONTENT, headers, body: sized(whole, range.first..range.last + 1) }
 }
 
-fn several_ranges(method: &Method, mut headers: HeaderMap, whole: &Representation, ranges: Vec<ByteRange>) -> Response {
+fn several_ranges(mut headers: HeaderMap, whole: &Representation, ranges: Vec<ByteRange>) -> Response {
     let content_type = headers.remove(CONTENT_TYPE);
     let boundary = boundary(whole, &ranges);
     let frame = Multipart { boundary: &boundary, content_type: content_type.as_ref(), complete: whole.length };
@@ -87,7 +87,7 @@ fn several_ranges(method: &Method, mut headers: HeaderMap, whole: &Representatio
     let tail = frame.tail();
     let framed = stream::iter(parts).flat_map(|(head, bytes)| stream::once(async move { Ok(head) }).chain(bytes));
     let body = Body::Sized(length, Box::pin(framed.chain(stream::once(async move { Ok(tail) }))));
-    finish(method, StatusCode::PARTIAL_CONTENT, headers, body)
+    Response { status: StatusCode::PARTIAL_CONTENT, headers, body }
 }
 
 /// A text that is not found in the content by chance; nobody gains by making it occur in their own file.
@@ -104,8 +104,8 @@ fn sized(whole: &Representation, range: std::ops::Range<u64>) -> Body {
     }
 }
 
-fn finish(method: &Method, status: StatusCode, headers: HeaderMap, body: Body) -> Response {
-    let body = if method == Method::HEAD { body.without_bytes() } else { body };
+fn finish(method: &Method, status: StatusCode, headers: HeaderMap, whole: &Representation) -> Response {
+    let body = if method == Method::HEAD { Body::Head(whole.length) } else { sized(whole, 0..whole.length) };
     Response { status, headers, body }
 }
 

@@ -38,6 +38,10 @@ pub(crate) fn purge(request: &PurgeRequest, network: &Network) -> Result<Resolve
     for url in &request.urls {
         let url: UrlScope = url.parse().map_err(Fault::bad)?;
         check_owner(network, &request.owner, &url.host, url.target.path(), &mut notes)?;
+        // Where parts of the query do not count, it is stored under what does, and so for all that differ in the rest.
+        if let Some(Rule::Route(route)) = network.rule_for(&url.host, url.target.path()) {
+            scopes.push(Scope::Url(UrlScope { host: url.host.clone(), target: route.keyed(&url.target) }));
+        }
         scopes.push(Scope::Url(url));
     }
     for tag in &request.tags {

@@ -338,3 +338,57 @@ async fn rule_25_bytes_come_as_they_arrive() -> Result<()> {
     town.stop().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_comes_before_all_of_the_request_takes_nothing_from_it() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let upstream = listener.local_addr()?;
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await?;
+        head(&mut stream).await?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+        let mut come = Vec::new();
+        while !come.ends_with(b"0\r\n\r\n") {
+            let byte = tokio::time::timeout(PATIENCE, stream.read_u8()).await.context("the body did not come")??;
+            come.push(byte);
+        }
+        stream.write_all(b"2\r\nok\r\n0\r\n\r\n").await?;
+        anyhow::Ok(String::from_utf8_lossy(&come).into_owned())
+    });
+    let town = Town::plan().edges(&["fra-1"]).upstream_at(upstream).start().await?;
+    let mut stream = TcpStream::connect(town.visit("fra-1")?.address()).await?;
+    stream.write_all(b"POST /a HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\naaa\r\n").await?;
+    let answer = head(&mut stream).await?;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close"), "{answer}");
+    stream.write_all(b"3\r\nbbb\r\n0\r\n\r\n").await?;
+    let come = serving.await??;
+    assert!(come.contains("aaa") && come.contains("bbb"), "{come:?}");
+    let mut rest = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut rest)).await.context("the answer did not end")??;
+    assert!(rest.contains("ok"), "{rest:?}");
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_http_1_0_is_sent_no_chunks() -> Result<()> {
+    let upstream =
+        Upstream::start(|_| Reply::verbatim("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")).await?;
+    let town = Town::plan().edges(&["fra-1"]).upstream(&upstream).start().await?;
+    let ask = b"GET /a HTTP/1.0\r\nHost: api.test\r\nConnection: keep-alive\r\n\r\n";
+    let heard = say(town.visit("fra-1")?.address(), ask).await?;
+    assert!(heard.starts_with("HTTP/1.0 200 ") && heard.ends_with("\r\n\r\nabc") && !heard.contains("chunked"), "{heard}");
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_that_nobody_asked_for_is_an_error() -> Result<()> {
+    let upstream =
+        Upstream::start(|_| Reply::verbatim("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")).await?;
+    let town = Town::plan().edges(&["fra-1"]).upstream(&upstream).start().await?;
+    let heard = say(town.visit("fra-1")?.address(), b"GET /a HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n").await?;
+    assert_eq!(statuses(&heard), [502], "{heard}");
+    town.stop().await;
+    Ok(())
+}

@@ -191,13 +191,11 @@ impl PurgeTable {
         decide(hard, soft, filled_at)
     }
 
-    /// Decides whether a purge of this very URL came above `filled_at`: for an entry that answers for more URLs
-    /// than the one that it was fetched by.
+    /// Tells whether a hard purge of this very tag came above `filled_at`.
     #[must_use]
-    pub fn matched_url(&self, host: &Host, sent: &Target, filled_at: u64) -> Matched {
-        let slot = self.slot(Kind::Url, &[host.as_str().as_bytes(), sent.as_str().as_bytes()]) as usize;
-        let at = |array: &[AtomicU64]| array.get(slot).map_or(0, |cell| cell.load(Ordering::Acquire));
-        decide(at(&self.hard), at(&self.soft), filled_at)
+    pub fn has_purged_tag(&self, owner: &Owner, tag: &Tag, filled_at: u64) -> bool {
+        let slot = self.slot(Kind::Tag, &[owner.as_str().as_bytes(), tag.as_str().as_bytes()]) as usize;
+        self.hard.get(slot).is_some_and(|cell| cell.load(Ordering::Acquire) > filled_at)
     }
 
     fn matched_prefixes(&self, host: &Host, sent: &Target) -> (u64, u64) {

@@ -13,12 +13,18 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use http::{HeaderMap, StatusCode};
 
+use wire::Timestamp;
+
 use super::framing::{Frame, Framing};
 use crate::normalise::Normalised;
 use crate::refuse::Refusal;
+use crate::rules::date;
 
 /// Bytes of a body that wait for whoever reads them.
 const QUEUED_MOST: usize = 256 << 10;
+
+/// What a piece of a body takes beside its bytes: one that comes byte by byte must not take more than it says.
+const PIECE: usize = 64;
 
 /// Bytes that wait to be written before the answer; more interim responses than fit are not sent.
 const AHEAD_MOST: usize = 64 << 10;
@@ -34,8 +40,12 @@ pub(crate) struct Exchange(Mutex<Inner>);
 struct Inner {
     asked: Option<Normalised>,
     body: Body,
+    /// Somebody reads the body: what they have not read is theirs.
+    is_read: bool,
     /// The client wants to speak another protocol.
     upgrades: bool,
+    /// The client understands interim responses and chunks: it speaks HTTP/1.1.
+    is_modern: bool,
     queued: VecDeque<Bytes>,
     queued_bytes: usize,
     /// How much more of the body may come.
@@ -67,8 +77,8 @@ enum Body {
 /// How far the answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nothing is decided: interim responses may be sent, if the client understands them.
-    Open { interim: bool },
+    /// Nothing is decided: interim responses may be sent.
+    Open,
     /// The connection belongs to another protocol now.
     Tunnel,
     /// The answer's head is there.
@@ -89,18 +99,20 @@ pub(crate) enum Drained {
 }
 
 impl Exchange {
-    /// `interim`: the client understands interim responses (HTTP/1.0 has none).
-    pub(crate) fn new(asked: Normalised, frame: &Frame, interim: bool) -> Self {
+    /// `is_modern`: the client speaks HTTP/1.1.
+    pub(crate) fn new(asked: Normalised, frame: &Frame, is_modern: bool) -> Self {
         Self(Mutex::new(Inner {
             asked: Some(asked),
             body: if frame.body == Framing::None { Body::None } else { Body::Coming },
+            is_read: false,
             upgrades: frame.upgrades,
+            is_modern,
             queued: VecDeque::new(),
             queued_bytes: 0,
             may_come: u64::MAX,
             owes_continue: frame.expects_continue,
             ahead: BytesMut::new(),
-            stage: Stage::Open { interim },
+            stage: Stage::Open,
             stream: None,
             reader: None,
             writer: None,
@@ -140,7 +152,7 @@ impl Exchange {
                 return;
             }
         }
-        inner.queued_bytes += bytes.len();
+        inner.queued_bytes += bytes.len() + PIECE;
         inner.queued.push_back(bytes);
     }
 
@@ -195,6 +207,17 @@ impl Exchange {
         self.lock().body != Body::None
     }
 
+    /// Tells whether the client speaks HTTP/1.1.
+    pub(crate) fn is_modern(&self) -> bool {
+        self.lock().is_modern
+    }
+
+    /// Tells whether somebody reads the body who has not come to its end.
+    pub(crate) fn is_being_read(&self) -> bool {
+        let inner = self.lock();
+        inner.is_read && (inner.body == Body::Coming || !inner.queued.is_empty())
+    }
+
     /// Tells whether the client wants to speak another protocol.
     pub(crate) fn upgrades(&self) -> bool {
         self.lock().upgrades
@@ -203,7 +226,8 @@ impl Exchange {
     /// Lets the body be at most `most` bytes long, of which none may have been read yet.
     pub(crate) fn limit_body(&self, most: u64) {
         let mut inner = self.lock();
-        match most.checked_sub(inner.queued_bytes as u64) {
+        let come: usize = inner.queued.iter().map(Bytes::len).sum();
+        match most.checked_sub(come as u64) {
             Some(left) => inner.may_come = left,
             None => inner.body = Body::Broken(Refusal::BodyTooLarge),
         }
@@ -220,7 +244,7 @@ impl Exchange {
     /// Sends an interim response on, unless the answer has begun (RFC 9110, 15.2; RFC 8297).
     pub(crate) fn inform(&self, status: StatusCode, headers: &HeaderMap) {
         let mut inner = self.lock();
-        if inner.stage != (Stage::Open { interim: true }) {
+        if inner.stage != Stage::Open || !inner.is_modern {
             return;
         }
         let mut head = BytesMut::new();
@@ -236,6 +260,7 @@ impl Exchange {
         let mut inner = self.lock();
         inner.stage = Stage::Tunnel;
         inner.body = Body::Coming;
+        inner.may_come = u64::MAX;
         write_head(&mut inner.ahead, StatusCode::SWITCHING_PROTOCOLS, headers);
         wake(inner.stream.take());
     }
@@ -258,7 +283,7 @@ impl Exchange {
     /// The answer is decided: no interim response comes after it.
     pub(crate) fn begin_answer(&self) {
         let mut inner = self.lock();
-        if matches!(inner.stage, Stage::Open { .. }) {
+        if inner.stage == Stage::Open {
             inner.stage = Stage::Answering;
         }
     }
@@ -299,20 +324,33 @@ impl Exchange {
 
 /// The body of a request, for whoever reads it, on whatever thread.
 #[derive(Debug)]
-pub(crate) struct Incoming(pub(crate) Arc<Exchange>);
+pub(crate) struct Incoming(Arc<Exchange>);
+
+impl Incoming {
+    pub(crate) fn of(exchange: &Arc<Exchange>) -> Self {
+        exchange.lock().is_read = true;
+        Self(Arc::clone(exchange))
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.0.lock().is_read = false;
+    }
+}
 
 impl Stream for Incoming {
     type Item = io::Result<Bytes>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut inner = self.0.lock();
-        if inner.owes_continue {
-            inner.owes_continue = false;
+        // Once the answer has begun it would stand in the midst of it.
+        if std::mem::take(&mut inner.owes_continue) && inner.stage == Stage::Open {
             inner.ahead.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             wake(inner.stream.take());
         }
         if let Some(bytes) = inner.queued.pop_front() {
-            inner.queued_bytes -= bytes.len();
+            inner.queued_bytes -= bytes.len() + PIECE;
             wake(inner.stream.take());
             return Poll::Ready(Some(Ok(bytes)));
         }
@@ -350,6 +388,9 @@ fn write_head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
 pub(crate) fn write_last(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
     let mut headers = headers.clone();
     headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    if let Ok(now) = http::HeaderValue::try_from(date::imf(Timestamp::now())) {
+        headers.insert(http::header::DATE, now);
+    }
     headers.insert(http::header::CONTENT_LENGTH, body.len().into());
     write_head(out, status, &headers);
     out.extend_from_slice(body);

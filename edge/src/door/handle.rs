@@ -32,7 +32,7 @@ use crate::refuse::Refusal;
 /// Bytes of a body that nobody wants which are read all the same, so that the connection can go on.
 const DRAINED_MOST: usize = 64 << 10;
 
-/// Bytes of a stored body that are copied at a time: a slow reader holds no more of it.
+/// Bytes of a stored body that are copied at a time: a slow reader has no more of it in buffers.
 const SLICE: usize = 64 << 10;
 
 /// How long requests in hand may take when the edge stops, in seconds.
@@ -85,13 +85,15 @@ async fn handle(edge: Arc<Edge>, request: actix_http::Request) -> Result<actix_h
     let peer = request.peer_addr();
     let (Some(exchange), Some(peer)) = (exchange, peer) else { return Ok(write(Refusal::NotReady.respond(), None)) };
     let Some(asked) = exchange.take_asked() else { return Ok(write(Refusal::NotReady.respond(), None)) };
-    let body = exchange.has_body().then(|| Incoming(Arc::clone(&exchange)));
+    let body = exchange.has_body().then(|| Incoming::of(&exchange));
     let mut response = edge::answer(&edge, Request { asked, body, peer, exchange: Arc::clone(&exchange) }).await;
     // What a tunnel carried was its answer.
     if exchange.is_tunnel() {
         return Ok(write(response, None));
     }
-    match exchange.drain(DRAINED_MOST).await {
+    // An answer that came before all of the request is no reason to take the rest from who still reads it.
+    let drained = if exchange.is_being_read() { Drained::TooMuch } else { exchange.drain(DRAINED_MOST).await };
+    match drained {
         Drained::Whole => {}
         Drained::TooMuch => {
             response.headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -107,7 +109,9 @@ async fn handle(edge: Arc<Edge>, request: actix_http::Request) -> Result<actix_h
 
 fn write(mut response: Response, exchange: Option<Arc<Exchange>>) -> actix_http::Response<Answering> {
     let status = actix_http::StatusCode::from_u16(response.status.as_u16()).unwrap_or(actix_http::StatusCode::BAD_GATEWAY);
-    let closes = response.headers.remove(CONNECTION).is_some();
+    // Without chunks the end of the connection is the end of the body.
+    let is_endless = matches!(response.body, Body::Stream(_)) && exchange.as_ref().is_some_and(|exchange| !exchange.is_modern());
+    let closes = response.headers.remove(CONNECTION).is_some() || is_endless;
     let body = Answering { body: bodiless(response.status.as_u16(), response.body), exchange, broken: None };
     let mut written = actix_http::Response::with_body(status, body);
     for (name, value) in &response.headers {
@@ -116,6 +120,9 @@ fn write(mut response: Response, exchange: Option<Arc<Exchange>>) -> actix_http:
         if let (Ok(name), Ok(value)) = (name, value) {
             written.headers_mut().append(name, value);
         }
+    }
+    if is_endless {
+        written.head_mut().no_chunking(true);
     }
     if closes {
         written.head_mut().set_connection_type(actix_http::ConnectionType::Close);
@@ -170,7 +177,8 @@ impl MessageBody for Answering {
             Body::Sized(_, stream) | Body::Stream(stream) => stream.poll_next_unpin(cx),
         };
         match next {
-            // What was written before goes out first: actix-http drops all that it still holds when it hears of an error.
+            // What was written before gets a chance to go out first: actix-http drops all that it still holds when it
+            // hears of an error.
             Poll::Ready(Some(Err(error))) => {
                 self.broken = Some(error);
                 cx.waker().wake_by_ref();

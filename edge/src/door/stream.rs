@@ -349,7 +349,9 @@ impl Door {
             self.phase = Phase::Head(Scan::default(), None);
             self.timer.set(Instant::now() + self.edge.node.idle_timeout);
         } else {
-            let lingers = !reader.is_done();
+            let lingers = !reader.is_done() || !self.bytes.is_empty();
+            // Who still reads the body will get no more of it.
+            exchange.gone();
             self.close(lingers);
         }
         // What has been read already wakes nobody.
@@ -375,6 +377,14 @@ impl Door {
                 Poll::Pending if self.timer.is_over(cx) => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,
             }
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Phase::Exchange(exchange, ..) | Phase::Tunnel(exchange) = &self.phase {
+            exchange.gone();
         }
     }
 }
@@ -424,7 +434,7 @@ impl AsyncWrite for Door {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let door = self.get_mut();
         // After a tunnel nobody waits for an answer in HTTP.
-        if matches!(door.phase, Phase::Tunnel(_)) {
+        if matches!(&door.phase, Phase::Tunnel(exchange) | Phase::Exchange(exchange, ..) if exchange.is_tunnel()) {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = if let Poll::Ready(written) = door.poll_out(cx) {

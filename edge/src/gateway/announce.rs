@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use follow::Origins;
+use follow::{Origins, OriginsError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wire::{Host, Owner, PurgeRequest, Tag, Target, Wait};
@@ -17,6 +17,9 @@ const WAITING: usize = 4096;
 
 /// Scopes of one purge: the journal takes no more.
 const BATCH: usize = 1000;
+
+/// Bytes of one purge: half of what the origin reads.
+const BATCH_BYTES: usize = 512 << 10;
 
 /// How long an origin may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +36,18 @@ pub(crate) enum Invalid {
     Host(Host),
     /// All of the owner, in place of more hosts than are remembered.
     Everything,
+}
+
+impl Invalid {
+    /// Returns about how many bytes it takes to say.
+    fn length(&self) -> usize {
+        8 + match self {
+            Self::Url(host, target) => host.as_str().len() + target.as_str().len(),
+            Self::Tag(tag) => tag.as_str().len(),
+            Self::Host(host) => host.as_str().len(),
+            Self::Everything => 0,
+        }
+    }
 }
 
 /// What waits to be told.
@@ -56,10 +71,18 @@ impl Waiting {
         }
     }
 
-    /// Returns the next purge to ask for, without forgetting it.
-    fn next(&self) -> Option<(PurgeRequest, Vec<(Owner, Invalid)>)> {
+    /// Returns the next purge to ask for, of `most` scopes, without forgetting it.
+    fn next(&self, most: usize) -> Option<(PurgeRequest, Vec<(Owner, Invalid)>)> {
         let (owner, _) = self.0.first()?;
-        let batch: Vec<_> = self.0.iter().take_while(|(of, _)| of == owner).take(BATCH).cloned().collect();
+        let mut bytes = 0;
+        let of_one = self.0.iter().take_while(|(of, invalid)| {
+            bytes += invalid.length();
+            of == owner && bytes <= BATCH_BYTES
+        });
+        let mut batch: Vec<_> = of_one.take(most).cloned().collect();
+        if batch.is_empty() {
+            batch.extend(self.0.first().cloned());
+        }
         let mut purge = PurgeRequest { owner: owner.clone(), wait: Wait::None, ..PurgeRequest::default() };
         for (_, invalid) in &batch {
             match invalid {
@@ -100,8 +123,9 @@ impl Announcer {
     /// Tells until it is stopped. What came while it told is told after it, so that nothing is coalesced with
     /// what was appended before it.
     pub(crate) async fn run(&self, origins: Arc<Origins>, stop: CancellationToken) {
+        let mut most = BATCH;
         loop {
-            let next = self.lock().next();
+            let next = self.lock().next(most);
             let Some((purge, batch)) = next else {
                 tokio::select! {
                     () = self.more.notified() => continue,
@@ -111,17 +135,49 @@ impl Announcer {
             // Forgotten before it is sent: what becomes invalid again meanwhile is to be told again.
             self.lock().told(&batch);
             let sent = origins.send(|client, url| client.post(format!("{url}/v1/purges")).timeout(PATIENCE).json(&purge)).await;
-            let Err(error) = sent else { continue };
-            tracing::warn!(%error, urls = purge.urls.len(), "failed to tell the journal what became invalid; trying again");
+            let Err(error) = sent else {
+                most = BATCH;
+                continue;
+            };
+            if is_refused(&error) {
+                most = (batch.len() / 2).max(1);
+                self.after_refusal(batch, &error);
+                continue;
+            }
+            tracing::warn!(%error, scopes = batch.len(), "failed to tell the journal what became invalid; trying again");
             for (owner, invalid) in batch {
                 self.lock().add(&owner, invalid);
             }
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {
+                    tracing::error!("what became invalid here could not be told to any origin before the end");
+                    return;
+                }
             }
         }
     }
+
+    /// The origin won't have it. Of several scopes the others may be fine; one alone is widened, so that nothing
+    /// that it was about stays valid elsewhere.
+    fn after_refusal(&self, batch: Vec<(Owner, Invalid)>, error: &OriginsError) {
+        let is_single = batch.len() == 1;
+        for (owner, invalid) in batch {
+            match (is_single, &invalid) {
+                (false, _) => self.lock().add(&owner, invalid),
+                (true, Invalid::Everything) => tracing::error!(%error, %owner, "the origin refuses what became invalid here"),
+                (true, _) => {
+                    tracing::warn!(%error, %owner, "the origin refuses one invalidation; invalidating all of its owner");
+                    self.lock().add(&owner, Invalid::Everything);
+                }
+            }
+        }
+    }
+}
+
+/// Tells whether the same will be refused again.
+fn is_refused(error: &OriginsError) -> bool {
+    matches!(error, OriginsError::Refused { status: 400 | 403 | 404 | 409 | 413 | 422, .. })
 }
 
 #[cfg(test)]
@@ -136,13 +192,13 @@ mod tests {
         waiting.add(&owner("a"), url("/1"));
         waiting.add(&owner("a"), url("/1"));
         waiting.add(&owner("b"), Invalid::Tag("t".parse().unwrap()));
-        let (purge, batch) = waiting.next().unwrap();
+        let (purge, batch) = waiting.next(BATCH).unwrap();
         assert_eq!((purge.owner.as_str(), purge.urls.as_slice(), purge.tags.len()), ("a", ["h/1".to_owned()].as_slice(), 0));
         waiting.told(&batch);
-        let (purge, batch) = waiting.next().unwrap();
+        let (purge, batch) = waiting.next(BATCH).unwrap();
         assert_eq!((purge.owner.as_str(), purge.tags.as_slice()), ("b", ["t".to_owned()].as_slice()));
         waiting.told(&batch);
-        assert!(waiting.next().is_none());
+        assert!(waiting.next(BATCH).is_none());
     }
 
     #[test]
@@ -153,13 +209,13 @@ mod tests {
             waiting.add(&owner, Invalid::Url("h".parse().unwrap(), format!("/{n}").parse().unwrap()));
         }
         waiting.add(&owner, Invalid::Url("h".parse().unwrap(), "/x".parse().unwrap()));
-        let (purge, _) = waiting.next().unwrap();
+        let (purge, _) = waiting.next(BATCH).unwrap();
         assert!(purge.urls.is_empty());
         assert_eq!(purge.prefixes, ["h/"]);
         for n in 0..=WAITING {
             waiting.add(&owner, Invalid::Url(format!("h{n}").parse().unwrap(), "/".parse().unwrap()));
         }
-        let (purge, batch) = waiting.next().unwrap();
+        let (purge, batch) = waiting.next(BATCH).unwrap();
         assert!(purge.all && batch.len() < WAITING, "where there are too many hosts, everything is");
     }
 }

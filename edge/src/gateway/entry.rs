@@ -117,7 +117,8 @@ impl Entry {
             Content::Whole(body) => body.len(),
             Content::Parts(parts) => parts.weight(),
         };
-        content + self.codings.weight() + fields + tags + 512
+        let selection: usize = self.head.selection.fields.iter().map(|(_, value)| value.as_ref().map_or(0, Vec::len) + 64).sum();
+        content + self.codings.weight() + fields + tags + selection + 512
     }
 }
 

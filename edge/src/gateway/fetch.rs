@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use wire::Tag;
 
 use super::compress::{self, may_compress};
-use super::entry::{Entry, Head};
+use super::entry::{Content, Entry, Head};
 use super::fills::{Begun, Fill, Progress};
 use super::flow::Flow;
 use super::job::{Job, Start, date_it};
@@ -82,6 +82,15 @@ impl Run<'_> {
         let _ = self.fill.begun.set(Begun { filled_at: start.filled_at, tombstone: start.tombstone });
         // Validators and bodies of a hard-purged entry are never used again.
         self.job.entry = self.job.entry.take().filter(|entry| !self.job.is_purged(&start.view, &entry.head));
+        if let Some(entry) = self.job.entry.take_if(|entry| matches!(entry.content, Content::Parts(_)))
+            && let Some(missing) = parts::missing_of_whole(&entry)
+            && let Some(whole) = parts::complete(self.edge, &self.job, &entry, missing).await
+        {
+            let whole = Arc::new(whole);
+            self.fill.say(Progress::Entry(Arc::clone(&whole)));
+            let _ = lead.send(Led::Entry(whole, true));
+            return;
+        }
         let answer = match self.send(self.job.entry.as_deref()).await {
             Ok(answer) => answer,
             Err(refusal) => return self.fail(refusal, lead),
@@ -119,7 +128,7 @@ impl Run<'_> {
         let fill = Arc::clone(self.fill);
         let inform = Box::new(move |status, headers: &HeaderMap| fill.inform(status, &fields::interim(headers)));
         let retries = self.job.route.retry;
-        let call = Call { method: Method::GET, target: &self.job.key.target, headers, body: None, inform, retries };
+        let call = Call { method: Method::GET, target: &self.job.key.target, headers, body: None, inform, may_switch: false, retries };
         self.edge.responses.upstreams.send(&self.job.upstream, call).await
     }
 
@@ -136,18 +145,25 @@ impl Run<'_> {
         if other_tag || self.job.is_purged(&now_view, &entry.head) {
             return self.fetch_whole(start, lead).await;
         }
+        let mut received = answer.headers.clone();
+        date_it(&mut received);
+        let received = update::by_304(&entry.head.headers, &received);
         match renewed(self.edge, &self.job, start, entry, answer.headers) {
             Ok(renewed) => {
                 let renewed = Arc::new(renewed);
-                self.job.store(self.edge, start, &renewed);
+                self.job.store(self.edge, start, &renewed, Some(entry));
                 self.fill.say(Progress::Entry(Arc::clone(&renewed)));
                 let _ = lead.send(Led::Entry(renewed, true));
             }
-            Err(_) => {
-                // It says now that it must not be stored: this request alone gets it.
-                self.edge.responses.invalidate(&self.job.key);
+            Err(reason) => {
+                // It says now that it must not be stored: this request alone gets it, and as it is now.
+                if reason.is_of_response() {
+                    self.edge.responses.invalidate(&self.job.key);
+                }
                 self.fill.say(Progress::NotShared);
-                let _ = lead.send(Led::Entry(Arc::new(entry.clone()), false));
+                let mut head = entry.head.clone();
+                head.headers = received;
+                let _ = lead.send(Led::Entry(Arc::new(entry.with_head(head)), false));
             }
         }
     }
@@ -188,9 +204,10 @@ impl Run<'_> {
         if let Some(body) = flow.read() {
             let _ = lead.send(Led::Flow(Arc::clone(&head), body));
         }
+        let excess = answer.excess();
         let Some(last) = self.pump(&mut answer, &flow).await else { return flow.finish(false) };
         // Who has the last byte finds the response stored.
-        if !answer.excess().is_there()
+        if !excess.is_there()
             && let Some(body) = flow.whole(&last)
         {
             self.keep(start, &head, body).await;
@@ -212,7 +229,7 @@ impl Run<'_> {
         if let Some(coding) = coding.filter(|_| at_once) {
             self.edge.responses.code(&self.job.key, &entry, coding).await;
         }
-        self.job.store(self.edge, start, &entry);
+        self.job.store(self.edge, start, &entry, None);
     }
 
     /// The key becomes hit-for-miss, so that nobody queues for what can't be shared.
@@ -260,7 +277,7 @@ pub(crate) fn renewed(edge: &Edge, job: &Job, start: &Start, entry: &Entry, mut 
     Ok(entry.with_head(head))
 }
 
-fn union(old: &[Tag], new: &[Tag]) -> Arc<[Tag]> {
+pub(crate) fn union(old: &[Tag], new: &[Tag]) -> Arc<[Tag]> {
     let mut tags: Vec<_> = old.iter().chain(new).cloned().collect();
     tags.sort_unstable();
     tags.dedup();

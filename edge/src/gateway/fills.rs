@@ -87,6 +87,8 @@ impl Fill {
 
     /// Tells everybody who waits.
     pub(crate) fn say(&self, progress: Progress) {
+        // Nothing comes before an answer that is there.
+        self.interim.lock().unwrap_or_else(PoisonError::into_inner).listeners.clear();
         self.progress.send_replace(progress);
     }
 
@@ -133,8 +135,9 @@ impl Fills {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Finds a request's part. `may_join` decides whether it may rely on a fetch that has started.
-    pub(crate) fn take_part(&self, key: &CacheKey, may_join: impl FnOnce(&Begun) -> bool) -> Part {
+    /// Finds a request's part. `may_join` decides whether it may rely on a fetch that has started; one whose key
+    /// was made invalid since, so that its `tombstone` is another, is for nobody who comes: they don't wait for it.
+    pub(crate) fn take_part(&self, key: &CacheKey, tombstone: u64, may_join: impl FnOnce(&Begun) -> bool) -> Part {
         let mut slots = self.lock();
         let Some(slot) = slots.get_mut(key) else {
             let running = Arc::new(Fill::new());
@@ -144,6 +147,11 @@ impl Fills {
         let running = Arc::clone(&slot.running);
         match running.begun.get() {
             None => return Part::Await(running),
+            Some(begun) if begun.tombstone != tombstone => {
+                let anew = Arc::new(Fill::new());
+                *slot = Slot { running: Arc::clone(&anew), next: None };
+                return Part::Lead(anew, None);
+            }
             Some(begun) if may_join(begun) => return Part::Join(running),
             Some(_) => {}
         }
@@ -227,24 +235,35 @@ mod tests {
     #[test]
     fn p4_who_may_not_join_collapses_into_the_next_fetch() {
         let fills = Fills::default();
-        let (running, none) = lead(fills.take_part(&key(), |_| true));
+        let (running, none) = lead(fills.take_part(&key(), 0, |_| true));
         assert!(none.is_none());
-        assert!(Arc::ptr_eq(&wait(fills.take_part(&key(), |_| false)), &running), "it has not started");
+        assert!(Arc::ptr_eq(&wait(fills.take_part(&key(), 0, |_| false)), &running), "it has not started");
         running.begun.set(Begun { filled_at: 7, tombstone: 0 }).unwrap();
-        assert!(Arc::ptr_eq(&join(fills.take_part(&key(), |begun| begun.filled_at == 7)), &running));
-        let (next, before) = lead(fills.take_part(&key(), |_| false));
+        assert!(Arc::ptr_eq(&join(fills.take_part(&key(), 0, |begun| begun.filled_at == 7)), &running));
+        let (next, before) = lead(fills.take_part(&key(), 0, |_| false));
         assert!(Arc::ptr_eq(&before.unwrap(), &running));
-        assert!(Arc::ptr_eq(&wait(fills.take_part(&key(), |_| false)), &next), "at most one waits");
+        assert!(Arc::ptr_eq(&wait(fills.take_part(&key(), 0, |_| false)), &next), "at most one waits");
         fills.end(&key(), &running);
-        assert!(Arc::ptr_eq(&wait(fills.take_part(&key(), |_| true)), &next), "the next one has its turn now");
+        assert!(Arc::ptr_eq(&wait(fills.take_part(&key(), 0, |_| true)), &next), "the next one has its turn now");
         fills.end(&key(), &next);
-        lead(fills.take_part(&key(), |_| true));
+        lead(fills.take_part(&key(), 0, |_| true));
+    }
+
+    #[test]
+    fn p8_nobody_waits_for_a_fetch_of_what_was_made_invalid() {
+        let fills = Fills::default();
+        let (old, _) = lead(fills.take_part(&key(), 0, |_| true));
+        old.begun.set(Begun { filled_at: 7, tombstone: 0 }).unwrap();
+        let (anew, before) = lead(fills.take_part(&key(), 1, |_| true));
+        assert!(before.is_none());
+        fills.end(&key(), &old);
+        assert!(Arc::ptr_eq(&wait(fills.take_part(&key(), 1, |_| true)), &anew), "the end of the old one changes nothing");
     }
 
     #[tokio::test]
     async fn a_fill_that_ends_without_a_word_has_failed() {
         let fills = Fills::default();
-        let (fill, _) = lead(fills.take_part(&key(), |_| true));
+        let (fill, _) = lead(fills.take_part(&key(), 0, |_| true));
         fills.end(&key(), &fill);
         assert!(matches!(fill.outcome().await, Progress::Failed(_)));
     }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::lookup::Trouble;
+
 /// Failures in a row that are no accident any more.
 const TROUBLE: u32 = 5;
 
@@ -13,6 +15,7 @@ const PROBE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Health {
     failures: u32,
+    last: Option<Trouble>,
     probed_at: Option<Duration>,
 }
 
@@ -23,8 +26,14 @@ impl Health {
     }
 
     /// No answer came, or one that says that there is trouble.
-    pub(crate) fn failed(&mut self) {
+    pub(crate) fn failed(&mut self, trouble: Trouble) {
         self.failures = self.failures.saturating_add(1);
+        self.last = Some(trouble);
+    }
+
+    /// Returns what it last failed in: a status by which it says so, unless it was silence.
+    pub(crate) fn trouble(&self) -> Trouble {
+        self.last.unwrap_or(Trouble::Status)
     }
 
     /// Tells whether who could do without the upstream may ask it now.
@@ -50,7 +59,7 @@ mod tests {
         let mut health = Health::default();
         for _ in 0..TROUBLE {
             assert!(health.may_probe(at(0)) && health.may_probe(at(0)), "an accident changes nothing");
-            health.failed();
+            health.failed(Trouble::Silence);
         }
         assert!(health.may_probe(at(100)) && !health.may_probe(at(200)) && !health.may_probe(at(1099)));
         assert!(health.may_probe(at(1100)) && !health.may_probe(at(1200)));

@@ -103,10 +103,11 @@ impl Job {
         view.purges.slots(&Subject { owner: &self.route.owner, host: &self.key.host, sent: &self.sent, keyed, tags })
     }
 
-    /// Stores an entry, unless something passed meanwhile that it must not outlive.
-    pub(crate) fn store(&self, edge: &Edge, start: &Start, entry: &Arc<Entry>) {
+    /// Stores an entry, unless something passed meanwhile that it must not outlive. `of` is the stored one that it
+    /// was made of.
+    pub(crate) fn store(&self, edge: &Edge, start: &Start, entry: &Arc<Entry>, of: Option<&Entry>) {
         let responses = &edge.responses;
-        responses.store(&self.key, entry, || {
+        responses.store(&self.key, entry, of, || {
             let Some(view) = edge.applied.view() else { return false };
             let same_generation = responses.tombstones.generation(&self.key) == start.tombstone;
             same_generation && !self.is_purged(&view, &entry.head)

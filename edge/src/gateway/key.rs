@@ -64,10 +64,15 @@ impl Tombstones {
         self.cell(key).map_or(0, |cell| cell.load(Ordering::Acquire))
     }
 
-    /// Begins the next generation of a key.
-    pub(crate) fn bury(&self, key: &CacheKey) {
-        if let Some(cell) = self.cell(key) {
+    /// Begins the next generation of a key, and returns it.
+    pub(crate) fn bury(&self, key: &CacheKey) -> u64 {
+        self.cell(key).map_or(0, |cell| cell.fetch_add(1, Ordering::AcqRel) + 1)
+    }
+
+    /// Begins the next generation of all keys.
+    pub(crate) fn bury_all(&self) {
+        self.generations.iter().for_each(|cell| {
             cell.fetch_add(1, Ordering::AcqRel);
-        }
+        });
     }
 }

@@ -17,11 +17,30 @@ use tower_service::Service;
 
 /// How many bytes have come behind the head of a connection's current response.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct BodyBytes(Arc<AtomicU64>);
+pub(crate) struct BodyBytes(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// The how-manieth request of the connection it is.
+    request: AtomicU64,
+    bytes: AtomicU64,
+}
 
 impl BodyBytes {
-    pub(crate) fn count(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+    /// Returns which request the connection is at.
+    pub(crate) fn request(&self) -> u64 {
+        self.0.request.load(Ordering::Acquire)
+    }
+
+    /// Returns how many bytes came for this request; nothing where the connection is at another by now.
+    pub(crate) fn count(&self, request: u64) -> Option<u64> {
+        let bytes = self.0.bytes.load(Ordering::Acquire);
+        (self.request() == request).then_some(bytes)
+    }
+
+    fn begin_next(&self) {
+        self.0.request.fetch_add(1, Ordering::AcqRel);
+        self.0.bytes.store(0, Ordering::Release);
     }
 }
 
@@ -107,7 +126,7 @@ impl Read for Metered {
             other => return other,
         }
         let behind = self.scan.take(own.filled());
-        self.body.0.fetch_add(behind, Ordering::AcqRel);
+        self.body.0.bytes.fetch_add(behind, Ordering::AcqRel);
         buffer.put_slice(own.filled());
         Poll::Ready(Ok(()))
     }
@@ -118,7 +137,7 @@ impl Write for Metered {
         // A request after a response: the next head is to come.
         if self.scan.is_behind {
             self.scan = Scan::default();
-            self.body.0.store(0, Ordering::Release);
+            self.body.begin_next();
         }
         Pin::new(&mut self.socket).poll_write(cx, bytes)
     }
@@ -138,7 +157,7 @@ impl Write for Metered {
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if self.scan.is_behind {
             self.scan = Scan::default();
-            self.body.0.store(0, Ordering::Release);
+            self.body.begin_next();
         }
         Pin::new(&mut self.socket).poll_write_vectored(cx, bytes)
     }

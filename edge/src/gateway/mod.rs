@@ -26,6 +26,6 @@ mod serve;
 pub(crate) use entry::{Content, Entry, Stored};
 pub(crate) use forward::{Client, upstream_headers};
 pub(crate) use key::{CacheKey, Scheme};
-pub(crate) use lookup::{Found, Moment, Place, find};
+pub(crate) use lookup::{Found, Moment, find};
 pub(crate) use responses::Responses;
-pub(crate) use serve::{Asker, keyed, serve};
+pub(crate) use serve::{Asker, serve};

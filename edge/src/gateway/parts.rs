@@ -9,6 +9,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::entry::{Content, Entry, Head};
+use super::fetch::union;
 use super::job::{Job, Start, date_it};
 use super::upstream::Call;
 use crate::edge::Edge;
@@ -28,33 +29,50 @@ pub(crate) fn extent(head: &Head) -> Option<Extent> {
 pub(crate) fn keep(edge: &Edge, job: &Job, start: &Start, head: &Head, body: Bytes) {
     let Some(extent) = extent(head).filter(|extent| extent.range.length() == body.len() as u64) else { return };
     let stored = edge.responses.stored(&job.key);
-    let stored = stored.as_deref().and_then(|stored| stored.select(&job.headers)).filter(|entry| {
-        entry.head.settings == head.settings && entry.head.generation == head.generation && !job.is_purged(&start.view, &entry.head)
-    });
-    if let Some(entry) = combined(stored.map(AsRef::as_ref), head, extent, body, job.route.max_object.0) {
-        job.store(edge, start, &Arc::new(entry));
+    let stored = stored.as_deref().and_then(|stored| stored.select(&job.headers)).filter(|entry| is_usable(job, start, entry));
+    let stored = stored.map(AsRef::as_ref).filter(|entry| combine_allowed(&entry.head.headers, &head.headers));
+    let Some(known) = stored else {
+        let mut parts = Parts::new(extent.complete);
+        if parts.insert(extent.range.first, body).is_ok() {
+            job.store(edge, start, &Arc::new(Entry::of_parts(of_whole(head.clone(), extent), parts)), None);
+        }
+        return;
+    };
+    if let Some(entry) = combined(edge, job, start, known, &head.headers, extent, body) {
+        job.store(edge, start, &Arc::new(entry), Some(known));
     }
 }
 
-/// Puts a part together with what is stored of the same response; alone where that is of another.
-fn combined(stored: Option<&Entry>, head: &Head, extent: Extent, body: Bytes, most: u64) -> Option<Entry> {
-    let mut head = head.clone();
+fn is_usable(job: &Job, start: &Start, entry: &Entry) -> bool {
+    entry.head.status == StatusCode::OK && entry.head.settings == job.route.settings && !job.is_purged(&start.view, &entry.head)
+}
+
+/// The head of the representation that a part is of.
+fn of_whole(mut head: Head, extent: Extent) -> Head {
     head.status = StatusCode::OK;
     head.length = extent.complete;
     head.headers.remove(CONTENT_RANGE);
     head.headers.remove(CONTENT_LENGTH);
-    let mut parts = Parts::new(extent.complete);
-    if let Some(entry) = stored.filter(|entry| entry.head.status == StatusCode::OK && combine_allowed(&entry.head.headers, &head.headers)) {
-        match &entry.content {
-            // All of it is stored already: a part brings nothing.
-            Content::Whole(_) => return None,
-            Content::Parts(known) if known.weight() as u64 + (body.len() as u64) <= most => parts = known.clone(),
-            Content::Parts(_) => {}
-        }
-        head.headers = update::by_304(&entry.head.headers, &head.headers);
-        // What was purged since the older part was fetched is gone with it.
-        head.filled_at = head.filled_at.min(entry.head.filled_at);
+    head
+}
+
+/// Puts a part together with what is stored of the same response: its fields are those of both, and it is
+/// judged by them (RFC 9111, 3.4; RFC 9110, 15.3.7.3). Nothing where all of it is stored, or it is not to be.
+fn combined(edge: &Edge, job: &Job, start: &Start, known: &Entry, received: &HeaderMap, extent: Extent, body: Bytes) -> Option<Entry> {
+    let Content::Parts(held) = &known.content else { return None };
+    if held.weight() as u64 + body.len() as u64 > job.route.max_object.0 {
+        return None;
     }
+    let headers = update::by_304(&known.head.headers, received);
+    let mut request = job.facts(Method::GET, false, start);
+    request.has_range = false;
+    let head = job.judge(edge, start, &request, (StatusCode::OK, headers), extent.complete).ok()?;
+    let mut head = of_whole(head, extent);
+    head.tags = union(&known.head.tags, &head.tags);
+    head.slots = job.slots(&start.view, &head.tags);
+    // What was purged since the older part was fetched is gone with it.
+    head.filled_at = head.filled_at.min(known.head.filled_at);
+    let mut parts = held.clone();
     parts.learn(extent.complete).ok()?;
     parts.insert(extent.range.first, body).ok()?;
     Some(Entry::of_parts(head, parts))
@@ -76,14 +94,14 @@ pub(crate) fn fit(request: &HeaderMap, range_applies: bool, headers: &HeaderMap,
     let Some(complete) = parts.complete() else {
         return Fit::Useless;
     };
-    let whole = ByteRange { first: 0, last: complete.saturating_sub(1) };
     let wanted = if range_applies && request.contains_key(RANGE) { ranges::parse(request, complete) } else { Ranges::Whole };
     match wanted {
         Ranges::One(range) => parts.read(range).map_or_else(
             || parts.missing(range).map_or(Fit::Useless, Fit::Missing),
             |chunks| Fit::Answer(part(headers, range, complete, &chunks)),
         ),
-        Ranges::Whole | Ranges::Several(_) => parts.missing(whole).map_or(Fit::Useless, Fit::Missing),
+        // All of it is for others too: that is a fill, which many share.
+        Ranges::Whole | Ranges::Several(_) => Fit::Useless,
         Ranges::Unsatisfiable => {
             let mut response = Response::new(StatusCode::RANGE_NOT_SATISFIABLE);
             set(&mut response.headers, &ranges::unsatisfied(complete));
@@ -105,6 +123,12 @@ fn set(headers: &mut HeaderMap, content_range: &str) {
     }
 }
 
+/// Returns what is missing of the whole.
+pub(crate) fn missing_of_whole(entry: &Entry) -> Option<ByteRange> {
+    let Content::Parts(parts) = &entry.content else { return None };
+    parts.missing(ByteRange { first: 0, last: parts.complete()?.saturating_sub(1) })
+}
+
 /// Fetches what is missing and stores it with the rest. Returns the entry with all that is held then; nothing
 /// where the upstream has another response by now, or none.
 pub(crate) async fn complete(edge: &Arc<Edge>, job: &Job, entry: &Entry, missing: ByteRange) -> Option<Entry> {
@@ -121,8 +145,15 @@ pub(crate) async fn complete(edge: &Arc<Edge>, job: &Job, entry: &Entry, missing
         headers.insert(IF_RANGE, etag.clone());
     }
     edge.metrics.upstream_requests.inc();
-    let call =
-        Call { method: Method::GET, target: &job.key.target, headers, body: None, inform: Box::new(|_, _| {}), retries: job.route.retry };
+    let call = Call {
+        method: Method::GET,
+        target: &job.key.target,
+        headers,
+        body: None,
+        inform: Box::new(|_, _| {}),
+        may_switch: false,
+        retries: job.route.retry,
+    };
     let mut answer = edge.responses.upstreams.send(&job.upstream, call).await.ok()?;
     if answer.status != StatusCode::PARTIAL_CONTENT || !fields::is_framed_soundly(&answer.headers) {
         return None;
@@ -130,11 +161,8 @@ pub(crate) async fn complete(edge: &Arc<Edge>, job: &Job, entry: &Entry, missing
     let excess = answer.excess();
     fields::drop_hop_by_hop(&mut answer.headers);
     date_it(&mut answer.headers);
-    let mut request = job.facts(Method::GET, false, &start);
-    request.has_range = true;
-    let head = job.judge(edge, &start, &request, (answer.status, answer.headers), answer.length).ok()?;
-    let extent = extent(&head).filter(|extent| extent.range.length() <= job.route.max_object.0)?;
-    if !combine_allowed(&entry.head.headers, &head.headers) {
+    let extent = check_206(&answer.headers, answer.length).ok().filter(|extent| extent.range.length() <= job.route.max_object.0)?;
+    if !combine_allowed(&entry.head.headers, &answer.headers) || !is_usable(job, &start, entry) {
         return None;
     }
     let mut body = Vec::new();
@@ -147,7 +175,7 @@ pub(crate) async fn complete(edge: &Arc<Edge>, job: &Job, entry: &Entry, missing
     if body.len() as u64 != extent.range.length() || excess.is_there() {
         return None;
     }
-    let entry = combined(Some(entry), &head, extent, body.into(), job.route.max_object.0)?;
-    job.store(edge, &start, &Arc::new(entry.clone()));
-    Some(entry)
+    let whole = combined(edge, job, &start, entry, &answer.headers, extent, body.into())?;
+    job.store(edge, &start, &Arc::new(whole.clone()), Some(entry));
+    Some(whole)
 }

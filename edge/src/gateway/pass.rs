@@ -5,25 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use config::{Rule, UnsafeInvalidates};
 use futures_util::{StreamExt as _, stream};
 use http::header::CONTENT_LOCATION;
 use http::{HeaderMap, Method, StatusCode};
-use wire::Tag;
+use wire::Target;
 
 use super::announce::Invalid;
 use super::entry::Entry;
 use super::fetch;
 use super::job::{Job, Start, date_it};
 use super::key::CacheKey;
-use super::serve::keyed;
 use super::upstream::{Answer, Call, Inform};
 use crate::edge::Edge;
 use crate::message::ByteStream;
 use crate::normalise::Ask;
 use crate::refuse::Refusal;
+use crate::rules::fields;
+use crate::rules::groups::{self, Groups};
 use crate::rules::invalidate::{self, Place};
 use crate::rules::update::{self, HeadVerdict, StoredGet};
-use crate::rules::{fields, groups};
 
 /// How long an answer waits until the groups that it makes invalid are so at this edge.
 const GROUPS_IN_FORCE: Duration = Duration::from_millis(500);
@@ -40,14 +41,23 @@ pub(crate) struct Passing {
 pub(crate) async fn head(edge: &Arc<Edge>, job: &Job, inform: Inform) -> Result<Answer, Refusal> {
     let start = Start::now(edge, &job.key).ok_or(Refusal::NotReady)?;
     edge.metrics.upstream_requests.inc();
-    let call =
-        Call { method: Method::HEAD, target: &job.key.target, headers: job.headers.clone(), body: None, inform, retries: job.route.retry };
+    let call = Call {
+        method: Method::HEAD,
+        target: &job.key.target,
+        headers: job.headers.clone(),
+        body: None,
+        inform,
+        may_switch: false,
+        retries: job.route.retry,
+    };
     let answer = edge.responses.upstreams.send(&job.upstream, call).await?;
     if let Some(entry) = &job.entry {
         let stored = StoredGet { status: entry.head.status, headers: &entry.head.headers, length: entry.length() };
         match update::by_head(&stored, answer.status, &answer.headers) {
             HeadVerdict::Leave => {}
-            HeadVerdict::Invalidate => edge.responses.invalidate(&job.key),
+            HeadVerdict::Invalidate => {
+                edge.responses.invalidate(&job.key);
+            }
             HeadVerdict::Update(_) => refresh(edge, job, start, entry, answer.headers.clone()),
         }
     }
@@ -59,8 +69,11 @@ fn refresh(edge: &Edge, job: &Job, mut start: Start, entry: &Entry, mut received
     start.filled_at = entry.head.filled_at;
     fields::drop_hop_by_hop(&mut received);
     match fetch::renewed(edge, job, &start, entry, received) {
-        Ok(renewed) => job.store(edge, &start, &Arc::new(renewed)),
-        Err(_) => edge.responses.invalidate(&job.key),
+        Ok(renewed) => job.store(edge, &start, &Arc::new(renewed), Some(entry)),
+        Err(reason) if reason.is_of_response() => {
+            edge.responses.invalidate(&job.key);
+        }
+        Err(_) => {}
     }
 }
 
@@ -71,60 +84,81 @@ pub(crate) async fn send_and_invalidate(edge: Arc<Edge>, passing: Passing) -> Re
     let is_post = ask.method == Method::POST;
     edge.metrics.upstream_requests.inc();
     let retries = job.route.retry;
-    let call = Call { method: ask.method.clone(), target: &job.key.target, headers: job.headers.clone(), body, inform, retries };
-    let started = Start::now(&edge, &job.key).map(|start| start.sent_at);
+    let call = Call {
+        method: ask.method.clone(),
+        target: &job.key.target,
+        headers: job.headers.clone(),
+        body,
+        inform,
+        may_switch: false,
+        retries,
+    };
+    // P4: the position is read before the request is sent.
+    let start = Start::now(&edge, &job.key);
     let sent = edge.responses.upstreams.send(&job.upstream, call).await;
     let empty = HeaderMap::new();
     let (status, answered) = sent.as_ref().map_or((None, &empty), |answer| (Some(answer.status), &answer.headers));
     let place = Place { scheme: job.key.scheme.as_str(), authority: &ask.authority, target: &ask.target };
     let targets = invalidate::targets(&ask.method, status, place, answered);
-    let everywhere = job.route.unsafe_invalidates == config::UnsafeInvalidates::Everywhere;
+    let mut generation = None;
     for target in &targets {
-        let target = keyed(&job.route, target);
-        edge.responses.invalidate(&CacheKey { target: target.clone(), ..job.key.clone() });
-        if everywhere {
-            edge.responses.announcer.announce(&job.route.owner, Invalid::Url(job.key.host.clone(), target));
-        }
+        let buried = invalidate_url(&edge, &job, target);
+        generation = generation.or_else(|| buried.filter(|_| *target == ask.target));
     }
     if !targets.is_empty() && status.is_some() {
-        let tags = groups::invalidated(answered, job.key.scheme.as_str(), &job.key.host);
-        invalidate_groups(&edge, &job, tags).await;
+        invalidate_groups(&edge, &job, groups::invalidated(answered, job.key.scheme.as_str(), &job.key.host)).await;
     }
     let answer = sent?;
     // The answer to a POST that says to be the representation of its target (RFC 9110, 9.3.3).
     let names_target = is_post && invalidate::names_target(place, &answer.headers, &CONTENT_LOCATION);
-    match Start::now(&edge, &job.key) {
-        Some(mut start) if names_target => {
-            start.sent_at = started.unwrap_or(start.sent_at);
-            Ok(keep(edge, job, start, answer))
+    match start {
+        // Nobody else made it invalid while the request was under way.
+        Some(start) if names_target && generation == Some(start.tombstone + 1) => {
+            Ok(keep(edge, job, Start { tombstone: start.tombstone + 1, ..start }, answer))
         }
         _ => Ok(answer),
     }
 }
 
+/// Makes a URL of the request's origin invalid, by the rule that answers for it: here at once, and through the
+/// journal everywhere. Returns the generation of its key from here on.
+fn invalidate_url(edge: &Edge, job: &Job, target: &Target) -> Option<u64> {
+    let view = edge.applied.view()?;
+    let Some(Rule::Route(route)) = view.network.rule_for(&job.key.host, target.path()) else { return None };
+    let target = route.keyed(target);
+    let generation = edge.responses.invalidate(&CacheKey { target: target.clone(), ..job.key.clone() });
+    if job.route.unsafe_invalidates == UnsafeInvalidates::Everywhere {
+        edge.responses.announcer.announce(&route.owner, Invalid::Url(job.key.host.clone(), target));
+    }
+    Some(generation)
+}
+
 /// A group may be of any number of URLs, so it is made invalid by the journal; the answer waits until that is in
-/// force here. Where it can't be had in time, this edge forgets all that it has stored.
-async fn invalidate_groups(edge: &Arc<Edge>, job: &Job, tags: Vec<Tag>) {
-    if tags.is_empty() {
+/// force here. Where it can't be had in time, or is not to be, this edge forgets all that it has stored.
+async fn invalidate_groups(edge: &Arc<Edge>, job: &Job, groups: Groups) {
+    if groups == Groups::Some(Vec::new()) {
         return;
     }
+    let owner = &job.route.owner;
+    let (Groups::Some(tags), UnsafeInvalidates::Everywhere) = (&groups, job.route.unsafe_invalidates) else {
+        if job.route.unsafe_invalidates == UnsafeInvalidates::Everywhere {
+            edge.responses.announcer.announce(owner, Invalid::Everything);
+        }
+        return edge.responses.invalidate_all();
+    };
     let Some(start) = Start::now(edge, &job.key) else { return };
-    let slots = job.slots(&start.view, &tags);
     for tag in tags {
-        edge.responses.announcer.announce(&job.route.owner, Invalid::Tag(tag));
+        edge.responses.announcer.announce(owner, Invalid::Tag(tag.clone()));
     }
     let in_force = async {
-        loop {
-            let matched = edge.applied.view().map(|view| view.purges.matched(&slots, &job.key.host, &job.key.target, start.filled_at));
-            if matches!(matched, Some(wire::Matched::Hard(_))) {
-                return;
-            }
+        let is_in_force = |tag| edge.applied.view().is_some_and(|view| view.purges.has_purged_tag(owner, tag, start.filled_at));
+        while !tags.iter().all(is_in_force) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     if tokio::time::timeout(GROUPS_IN_FORCE, in_force).await.is_err() {
         tracing::warn!("cache groups could not be invalidated through the journal in time; forgetting all responses");
-        edge.responses.clear();
+        edge.responses.invalidate_all();
     }
 }
 
@@ -153,7 +187,7 @@ fn keep(edge: Arc<Edge>, job: Job, start: Start, answer: Answer) -> Answer {
             }
             let is_whole = chunk.is_none() || announced == Some(kept.len() as u64);
             if is_whole && announced.is_none_or(|length| length == kept.len() as u64) && !excess.is_there() {
-                job.store(&edge, &start, &Arc::new(Entry::whole(head, kept.freeze())));
+                job.store(&edge, &start, &Arc::new(Entry::whole(head, kept.freeze())), None);
                 return None;
             }
             (kept.len() <= most).then_some((edge, job, start, head, kept))

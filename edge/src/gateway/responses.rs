@@ -67,21 +67,31 @@ impl Responses {
     }
 
     /// Stores an entry if `may` still holds at the very moment: one change of a key at a time, so an
-    /// invalidation comes either before, and is seen, or after, and takes the entry.
-    pub(crate) fn store(&self, key: &CacheKey, entry: &Arc<Entry>, may: impl FnOnce() -> bool) {
+    /// invalidation comes either before, and is seen, or after, and takes the entry. What is made of an entry
+    /// that was stored replaces that one only: a newer one may have come meanwhile.
+    pub(crate) fn store(&self, key: &CacheKey, entry: &Arc<Entry>, of: Option<&Entry>, may: impl FnOnce() -> bool) {
         self.memory.change(HeldKey::Response(key.clone()), |held| {
-            if !may() {
+            let stored = if let Some(Held::Responses(stored)) = &held { (**stored).clone() } else { Stored::default() };
+            let is_there = |of: &Entry| stored.variants.iter().any(|known| std::ptr::eq(known.as_ref(), of));
+            if !may() || !of.is_none_or(is_there) {
                 return held;
             }
-            let stored = if let Some(Held::Responses(stored)) = held { (*stored).clone() } else { Stored::default() };
             Some(Held::Responses(Arc::new(stored.with(Arc::clone(entry)))))
         });
     }
 
-    /// Makes a URL invalid here, at once: what is stored, and what is being fetched (P8).
-    pub(crate) fn invalidate(&self, key: &CacheKey) {
-        self.tombstones.bury(key);
+    /// Makes a URL invalid here, at once: what is stored, and what is being fetched (P8). Returns its generation
+    /// from here on.
+    pub(crate) fn invalidate(&self, key: &CacheKey) -> u64 {
+        let generation = self.tombstones.bury(key);
         self.memory.change(HeldKey::Response(key.clone()), |_| None);
+        generation
+    }
+
+    /// Makes everything invalid here, at once.
+    pub(crate) fn invalidate_all(&self) {
+        self.tombstones.bury_all();
+        self.memory.clear();
     }
 
     /// Drops everything: the journal is of another history.

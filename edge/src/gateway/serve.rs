@@ -9,7 +9,7 @@ use http::header::{
     VIA,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use wire::{Matched, Target, Timestamp};
+use wire::{Matched, Timestamp};
 
 use super::coded;
 use super::codings::Coded;
@@ -20,7 +20,7 @@ use super::fills::{Begun, Fill, Part, Progress};
 use super::forward::{Client, fits_upstream, is_loop, upstream_headers};
 use super::job::Job;
 use super::key::CacheKey;
-use super::lookup::{Found, Moment, Place, Trouble, Why, find, may_stand_in};
+use super::lookup::{Found, Moment, Trouble, Why, find, may_stand_in};
 use super::parts::{self, Fit};
 use super::pass::{self, Passing};
 use super::tunnel;
@@ -62,17 +62,6 @@ pub(crate) struct Asker<'a> {
     pub(crate) exchange: &'a Arc<Exchange>,
 }
 
-/// Returns the target that counts: as the route's policy leaves the query (http.md 28).
-pub(crate) fn keyed(route: &Route, target: &Target) -> Target {
-    let Some(query) = target.query() else { return target.clone() };
-    let counts = route.query.apply(query);
-    if counts.as_deref() == Some(query) {
-        return target.clone();
-    }
-    // A part of a canonical target is one.
-    target.with_query(counts.as_deref()).unwrap_or_else(|| target.clone())
-}
-
 /// Answers a request for `route`.
 pub(crate) async fn serve(
     edge: &Arc<Edge>,
@@ -89,7 +78,7 @@ pub(crate) async fn serve(
     if is_loop(&ask.headers) {
         return Answer::refused("route", &Refusal::Loop);
     }
-    let key = CacheKey { scheme: client.scheme, host: ask.host.clone(), target: keyed(route, &ask.target) };
+    let key = CacheKey { scheme: client.scheme, host: ask.host.clone(), target: route.keyed(&ask.target) };
     let headers = upstream_headers(ask, &client, route, upstream);
     if !fits_upstream(&ask.method, &key.target, &headers, upstream) {
         return Answer::refused("route", &Refusal::HeadTooLarge);
@@ -114,7 +103,7 @@ impl Visit<'_> {
                 Found::Refuse => return Err(Refusal::Fenced),
                 Found::Fresh(entry) => match self.from(&entry, &moment, ("hit", None)).await {
                     Some(answer) => return Ok(answer),
-                    None => (None, Why::Miss),
+                    None => (Some(entry), Why::Partial),
                 },
                 Found::Stale(entry) => match self.from(&entry, &moment, ("stale", Some("max-stale"))).await {
                     Some(answer) => return Ok(answer),
@@ -146,15 +135,15 @@ impl Visit<'_> {
             if self.ask.method == Method::HEAD {
                 return self.head(entry, why).await;
             }
-            // Only a whole body can be asked about: parts are fetched anew once they are stale.
-            let entry = entry.filter(|entry| matches!(entry.content, Content::Whole(_)));
+            // Only a whole body can be asked about: parts are completed, and fetched anew once they are stale.
+            let entry = entry.filter(|entry| matches!(entry.content, Content::Whole(_)) || why == Why::Partial);
             if !self.may_share(&entry) {
                 return self.lead(Arc::new(Fill::new()), None, entry, why).await;
             }
             // P8: a fetch that began before an unsafe method was answered is not for who came after.
             let generation = self.edge.responses.tombstones.generation(&self.key);
-            let may_join = |begun: &Begun| moment.standing.holds() && !ask_again && begun.tombstone == generation;
-            let (fill, had_started) = match self.edge.responses.fills.take_part(&self.key, may_join) {
+            let may_join = |_: &Begun| moment.standing.holds() && !ask_again;
+            let (fill, had_started) = match self.edge.responses.fills.take_part(&self.key, generation, may_join) {
                 Part::Lead(fill, before) => return self.lead(fill, before, entry, why).await,
                 Part::Join(fill) => (fill, true),
                 Part::Await(fill) => (fill, false),
@@ -185,15 +174,16 @@ impl Visit<'_> {
 
     fn look_up(&self, moment: &Moment) -> Found {
         let stored = self.edge.responses.stored(&self.key);
-        let place = Place { host: &self.key.host, keyed: &self.key.target, sent: &self.ask.target };
+        let place = (&self.key.host, &self.key.target);
         find(stored.as_deref(), self.route, &self.current_view().purges, place, &self.headers, &self.wishes, moment)
     }
 
     /// Whether an upstream in trouble is not asked this time: what is stored may stand in for its answer.
     fn is_spared(&self, entry: &Entry, why: Why, moment: &Moment) -> bool {
+        let upstreams = &self.edge.responses.upstreams;
         why != Why::Fenced
-            && may_stand_in(entry, Trouble::Silence, moment.boot)
-            && !self.edge.responses.upstreams.may_probe(&self.upstream.name, moment.boot)
+            && may_stand_in(entry, upstreams.trouble(&self.upstream.name), moment.boot)
+            && !upstreams.may_probe(&self.upstream.name, moment.boot)
     }
 
     /// Whether the answer to this request may be the answer to others: nothing in it is its own.
@@ -325,8 +315,7 @@ impl Visit<'_> {
                         Fit::Missing(_) | Fit::Useless => return None,
                     },
                 };
-                let outcome = Outcome::forwarded("miss", Forward::Partial, StatusCode::PARTIAL_CONTENT, true, None);
-                Some(Answer { response, outcome })
+                Some(Answer { response, outcome: completed_outcome() })
             }
         }
     }
@@ -388,6 +377,10 @@ impl Visit<'_> {
 
     fn revalidated(&self, entry: &Arc<Entry>, why: Why, is_stored: bool) -> Answer {
         let mut answer = self.serve_entry(entry, ("revalidated", Some(why.as_str())), &self.now());
+        if why == Why::Partial {
+            answer.outcome = completed_outcome();
+            return answer;
+        }
         answer.outcome = Outcome::forwarded("revalidated", Forward::Stale, StatusCode::NOT_MODIFIED, is_stored, Some(why.as_str()));
         answer
     }
@@ -414,7 +407,7 @@ impl Visit<'_> {
     fn detail(&self, why: Why) -> Option<&'static str> {
         match why {
             _ if !self.edge.lease.standing().holds() => Some(Why::Fenced.as_str()),
-            Why::Miss | Why::VaryMiss | Why::Stale => None,
+            Why::Miss | Why::VaryMiss | Why::Stale | Why::Partial => None,
             why => Some(why.as_str()),
         }
     }
@@ -465,7 +458,15 @@ impl Visit<'_> {
         let mut headers = self.headers.clone();
         tunnel::ask_for_it(&mut headers);
         self.edge.metrics.upstream_requests.inc();
-        let call = Call { method: Method::GET, target: &self.key.target, headers, body: None, inform: Box::new(|_, _| {}), retries: 0 };
+        let call = Call {
+            method: Method::GET,
+            target: &self.key.target,
+            headers,
+            body: None,
+            inform: Box::new(|_, _| {}),
+            may_switch: true,
+            retries: 0,
+        };
         let mut answer = self.edge.responses.upstreams.send(self.upstream, call).await?;
         let outcome = Outcome::forwarded("tunnel", Forward::Method, answer.status, false, Some("upgrade"));
         if let Some(switched) = answer.switched.take() {
@@ -495,6 +496,11 @@ impl Visit<'_> {
         let outcome = Outcome::forwarded("pass", Forward::Method, answer.status, false, Some("method"));
         Ok(Answer { response: self.passed_on(answer), outcome })
     }
+}
+
+/// What was missing of a stored response was fetched.
+fn completed_outcome() -> Outcome {
+    Outcome::forwarded("miss", Forward::Partial, StatusCode::PARTIAL_CONTENT, true, None)
 }
 
 /// What following another request's fetch came to.
@@ -540,5 +546,6 @@ fn forward(why: Why) -> Forward {
         Why::Miss | Why::Purged | Why::Settings => Forward::UriMiss,
         Why::Stale | Why::SoftPurged | Why::NoCache | Why::Fenced => Forward::Stale,
         Why::Wish => Forward::Request,
+        Why::Partial => Forward::Partial,
     }
 }

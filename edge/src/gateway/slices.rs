@@ -19,6 +19,7 @@ use crate::message::ByteStream;
 use crate::refuse::Refusal;
 use crate::rules::conditional::has_strong_etag;
 use crate::rules::content_range::{check_206, combine_allowed};
+use crate::rules::fields;
 use crate::rules::ranges::ByteRange;
 use crate::rules::slices::slice_at;
 
@@ -67,13 +68,24 @@ pub(crate) async fn join(edge: &Arc<Edge>, job: &Job, answer: Answer) -> Result<
 
 /// Without what slices need, all of it is fetched at once.
 async fn plain(edge: &Edge, job: &Job) -> Result<Answer, Refusal> {
-    ask(edge, job, job.headers.clone()).await
+    let mut headers = job.headers.clone();
+    if job.entry.is_some() {
+        fields::drop_own_conditions(&mut headers);
+    }
+    ask(edge, job, headers).await
 }
 
 async fn ask(edge: &Edge, job: &Job, headers: HeaderMap) -> Result<Answer, Refusal> {
     edge.metrics.upstream_requests.inc();
-    let call =
-        Call { method: Method::GET, target: &job.key.target, headers, body: None, inform: Box::new(|_, _| {}), retries: job.route.retry };
+    let call = Call {
+        method: Method::GET,
+        target: &job.key.target,
+        headers,
+        body: None,
+        inform: Box::new(|_, _| {}),
+        may_switch: false,
+        retries: job.route.retry,
+    };
     edge.responses.upstreams.send(&job.upstream, call).await
 }
 
@@ -90,6 +102,7 @@ struct Rest {
 impl Rest {
     async fn slice(&mut self) -> io::Result<ByteStream> {
         let mut headers = self.job.headers.clone();
+        fields::drop_own_conditions(&mut headers);
         let slice = self.job.route.slice.0;
         let range = slice_at(self.next / slice.max(1), slice, Some(self.complete)).ok_or_else(broken)?;
         let range = ByteRange { first: self.next, ..range };

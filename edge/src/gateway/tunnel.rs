@@ -25,7 +25,7 @@ pub(crate) async fn run(exchange: &Arc<Exchange>, mut headers: HeaderMap, upstre
     ask_for_it(&mut headers);
     exchange.switch(&headers);
     let (from_upstream, to_upstream) = tokio::io::split(TokioIo::new(upstream));
-    let up = carry_up(Incoming(Arc::clone(exchange)), to_upstream);
+    let up = carry_up(Incoming::of(exchange), to_upstream);
     let down = carry_down(from_upstream, exchange);
     // When the upstream is done there is nothing left to carry; when the client is, answers may still come.
     tokio::pin!(up, down);

@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use wire::{Target, UpstreamName};
 
 use super::health::Health;
+use super::lookup::Trouble;
 use super::meter::{BodyBytes, Metering};
 use crate::message::ByteStream;
 use crate::refuse::Refusal;
@@ -48,17 +49,18 @@ impl Answer {
     /// Returns what tells, once the body has come, whether more came than was announced (http.md 32).
     pub(crate) fn excess(&self) -> Excess {
         let is_chunked = self.headers.contains_key(http::header::TRANSFER_ENCODING);
-        Excess(self.length.filter(|_| !is_chunked).zip(self.on_wire.clone()))
+        let announced = self.length.filter(|_| !is_chunked);
+        Excess(announced.zip(self.on_wire.clone()).map(|(length, on_wire)| (length, on_wire.request(), on_wire)))
     }
 }
 
 /// Tells whether more came behind a head than it announced.
 #[derive(Clone, Debug)]
-pub(crate) struct Excess(Option<(u64, BodyBytes)>);
+pub(crate) struct Excess(Option<(u64, u64, BodyBytes)>);
 
 impl Excess {
     pub(crate) fn is_there(&self) -> bool {
-        self.0.as_ref().is_some_and(|(length, on_wire)| on_wire.count() > *length)
+        self.0.as_ref().is_some_and(|(length, request, on_wire)| on_wire.count(*request).is_some_and(|count| count > *length))
     }
 }
 
@@ -72,6 +74,8 @@ pub(crate) struct Call<'a> {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<ByteStream>,
     pub(crate) inform: Inform,
+    /// The connection may become another protocol's.
+    pub(crate) may_switch: bool,
     /// How often it is sent again where the connection failed before an answer.
     pub(crate) retries: u64,
 }
@@ -107,6 +111,11 @@ impl Upstreams {
         self.with_health(upstream, |health| health.may_probe(now))
     }
 
+    /// Returns what the upstream last failed in.
+    pub(crate) fn trouble(&self, upstream: &UpstreamName) -> Trouble {
+        self.with_health(upstream, |health| health.trouble())
+    }
+
     fn with_health<T>(&self, upstream: &UpstreamName, change: impl FnOnce(&mut Health) -> T) -> T {
         let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         change(all.entry(upstream.clone()).or_default())
@@ -114,7 +123,8 @@ impl Upstreams {
 
     /// Sends a request and returns the answer's head, with its body to come.
     pub(crate) async fn send(&self, upstream: &Upstream, call: Call<'_>) -> Result<Answer, Refusal> {
-        let Call { method, target, headers, mut body, inform, retries } = call;
+        let Call { method, target, headers, mut body, inform, may_switch, retries } = call;
+        let has_body = body.is_some();
         let inform: Arc<Inform> = Arc::new(inform);
         let mut left = if method.is_idempotent() && body.is_none() { retries } else { 0 };
         let answer = loop {
@@ -125,8 +135,15 @@ impl Upstreams {
                 answer => break answer,
             }
         };
-        let is_well = answer.as_ref().is_ok_and(|answer| !is_trouble(answer.status));
-        self.with_health(&upstream.name, |health| if is_well { health.answered() } else { health.failed() });
+        match &answer {
+            Ok(answer) if is_trouble(answer.status) => self.with_health(&upstream.name, |health| health.failed(Trouble::Status)),
+            // Of a switch nobody asked for, what follows could be taken for the answer to another request.
+            Ok(answer) if answer.status.is_informational() && !may_switch => return Err(Refusal::UpstreamFailed),
+            Ok(_) => self.with_health(&upstream.name, Health::answered),
+            // It may be the body's fault, which is the client's.
+            Err(_) if has_body => {}
+            Err(_) => self.with_health(&upstream.name, |health| health.failed(Trouble::Silence)),
+        }
         answer
     }
 

@@ -1,6 +1,6 @@
 //! Which header fields pass: what ends at each hop, what a stranger may not tell an upstream, and what only a cache reads.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, RANGE, TRANSFER_ENCODING};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, RANGE, TRANSFER_ENCODING, VARY};
 use http::{HeaderMap, HeaderName};
 use wire::Tag;
 
@@ -105,7 +105,8 @@ pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
     let lines = headers.get_all(CONNECTION);
     let listed: Vec<_> =
         lines.iter().flat_map(|line| list::tokens(line.as_bytes())).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
-    for name in &listed {
+    // These decide about storing: nobody takes them away by listing them.
+    for name in listed.iter().filter(|name| **name != CACHE_CONTROL && **name != VARY) {
         headers.remove(name);
     }
     for name in HOP_BY_HOP {

@@ -21,17 +21,28 @@ pub(crate) fn tags(headers: &HeaderMap, scheme: &str, host: &Host) -> Result<Vec
     read(headers, &CACHE_GROUPS, scheme, host)
 }
 
-/// Returns the tags of the groups that an answer to an unsafe method makes invalid (RFC 9875, 3).
-///
-/// What no response can have been stored under makes nothing invalid.
-pub(crate) fn invalidated(headers: &HeaderMap, scheme: &str, host: &Host) -> Vec<Tag> {
-    read(headers, &INVALIDATION, scheme, host).unwrap_or_default()
+/// What an answer to an unsafe method makes invalid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Groups {
+    /// The groups with these tags.
+    Some(Vec<Tag>),
+    /// More groups than are looked at one by one.
+    Many,
 }
 
-/// Both fields are structured lists of strings; one that is not is ignored as a whole (RFC 9651, 4.2).
+/// Returns the groups that an answer to an unsafe method makes invalid (RFC 9875, 3). One that no tag can name
+/// is of no stored response.
+pub(crate) fn invalidated(headers: &HeaderMap, scheme: &str, host: &Host) -> Groups {
+    let named = named(headers, &INVALIDATION);
+    if named.len() > MOST {
+        return Groups::Many;
+    }
+    Groups::Some(named.iter().filter_map(|group| tag(scheme, host, group)).collect())
+}
+
+/// The field is a structured list of strings; one that is not is ignored as a whole (RFC 9651, 4.2).
 fn read(headers: &HeaderMap, name: &http::HeaderName, scheme: &str, host: &Host) -> Result<Vec<Tag>, BadTags> {
-    let members: Option<Vec<String>> = list::members_of(headers, name).map(string).collect();
-    let groups = members.unwrap_or_default();
+    let groups = named(headers, name);
     if groups.len() > MOST {
         return Err(BadTags::TooMany);
     }
@@ -39,6 +50,11 @@ fn read(headers: &HeaderMap, name: &http::HeaderName, scheme: &str, host: &Host)
     tags.sort_unstable();
     tags.dedup();
     Ok(tags)
+}
+
+fn named(headers: &HeaderMap, name: &http::HeaderName) -> Vec<String> {
+    let members: Option<Vec<String>> = list::members_of(headers, name).map(string).collect();
+    members.unwrap_or_default()
 }
 
 /// The string of a member, its parameters left out (RFC 9651, 3.3.3).
@@ -96,6 +112,8 @@ mod tests {
             "nothing is stored that can't be invalidated"
         );
         let invalid = headers(&[("cache-group-invalidation", "\"a\"")]);
-        assert_eq!(invalidated(&invalid, "https", &"h".parse().unwrap()), ["cache-group:https://h/a".parse().unwrap()]);
+        assert_eq!(invalidated(&invalid, "https", &"h".parse().unwrap()), Groups::Some(vec!["cache-group:https://h/a".parse().unwrap()]));
+        let invalid = headers(&[("cache-group-invalidation", &many)]);
+        assert_eq!(invalidated(&invalid, "https", &"h".parse().unwrap()), Groups::Many);
     }
 }
