@@ -22,6 +22,7 @@ mod parts;
 mod fetch;
 mod pass;
 mod serve;
+mod answers;
 
 pub(crate) use entry::{Content, Entry, Stored};
 pub(crate) use forward::{Client, upstream_headers};

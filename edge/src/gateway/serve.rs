@@ -4,16 +4,12 @@ use std::sync::Arc;
 
 use config::{Route, Upstream};
 use follow::boottime;
-use http::header::{
-    AGE, AUTHORIZATION, CONTENT_LENGTH, DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
-    VIA,
-};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::{AUTHORIZATION, DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE};
+use http::{HeaderMap, Method, StatusCode};
 use wire::{Matched, Timestamp};
 
+use super::answers::{collapsed, completed_outcome, forward};
 use super::coded;
-use super::codings::Coded;
-use super::compress::{self, may_compress};
 use super::entry::{Content, Entry, Head};
 use super::fetch::{self, Led};
 use super::fills::{Begun, Fill, Part, Progress};
@@ -24,35 +20,34 @@ use super::lookup::{Found, Moment, Trouble, Why, find, may_stand_in};
 use super::parts::{self, Fit};
 use super::pass::{self, Passing};
 use super::tunnel;
-use super::upstream::{Answer as Answered, Call, Inform};
+use super::upstream::{Call, Inform};
 use crate::applied::View;
-use crate::assets::Source;
 use crate::door::Exchange;
 use crate::edge::Edge;
-use crate::message::{Body, ByteStream, Response};
+use crate::message::{ByteStream, Response};
 use crate::normalise::Ask;
 use crate::outcome::{Answer, Outcome};
 use crate::refuse::Refusal;
-use crate::represent::{self, Representation};
+use crate::represent;
 use crate::rules::conditional::{self, Validators, Voice};
-use crate::rules::{Forward, NotStored, Wishes, age, date, fields, update};
+use crate::rules::{Forward, Wishes, date, fields};
 
 /// How often a request that could not share a fetch looks again before it fetches for itself.
 const LOOKS: usize = 3;
 
 /// A request for a route, with all that deciding about it takes.
 pub(crate) struct Visit<'a> {
-    edge: &'a Arc<Edge>,
-    view: &'a Arc<View>,
-    route: &'a Route,
-    upstream: &'a Upstream,
-    ask: &'a Ask,
-    key: CacheKey,
+    pub(super) edge: &'a Arc<Edge>,
+    pub(super) view: &'a Arc<View>,
+    pub(super) route: &'a Route,
+    pub(super) upstream: &'a Upstream,
+    pub(super) ask: &'a Ask,
+    pub(super) key: CacheKey,
     /// The fields as they go upstream: what selects a variant.
-    headers: HeaderMap,
-    wishes: Wishes,
+    pub(super) headers: HeaderMap,
+    pub(super) wishes: Wishes,
     /// The way back to the client, before the answer.
-    exchange: &'a Arc<Exchange>,
+    pub(super) exchange: &'a Arc<Exchange>,
 }
 
 /// Whose request it is, and how it is answered.
@@ -163,7 +158,7 @@ impl Visit<'_> {
         self.lead(Arc::new(Fill::new()), None, None, Why::Miss).await
     }
 
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         Moment { boot: boottime(), standing: self.edge.lease.standing(), generation: self.current_view().generation }
     }
 
@@ -281,13 +276,6 @@ impl Visit<'_> {
         }
     }
 
-    /// The upstream was asked, and there is no answer.
-    fn unanswered(refusal: &Refusal, why: Why) -> Answer {
-        let mut answer = Answer::refused("route", refusal);
-        answer.outcome = answer.outcome.after(forward(why));
-        answer
-    }
-
     /// Answers from what is stored, and where only parts of it are, with what is missing fetched; nothing where
     /// that can't be.
     async fn from(&self, entry: &Arc<Entry>, moment: &Moment, told: (&'static str, Option<&'static str>)) -> Option<Answer> {
@@ -318,117 +306,6 @@ impl Visit<'_> {
                 Some(Answer { response, outcome: completed_outcome() })
             }
         }
-    }
-
-    /// The fields of a stored response, as they are sent. `Date` and `Expires` stay as they were; `Age` grows.
-    fn stored_fields(&self, head: &Head, headers: &HeaderMap) -> HeaderMap {
-        let mut headers = headers.clone();
-        for name in &head.terms.dropped_on_reuse {
-            headers.remove(name);
-        }
-        headers.insert(AGE, age::value(head.age(boottime())));
-        self.finish_fields(&mut headers);
-        headers
-    }
-
-    /// A stored response.
-    fn serve_entry(&self, entry: &Arc<Entry>, told: (&'static str, Option<&'static str>), moment: &Moment) -> Answer {
-        let (headers, source, length) = self.representation(entry);
-        let headers = self.stored_fields(&entry.head, &headers);
-        let whole = Representation { status: entry.head.status, headers, length, source };
-        let response = represent::answer(&self.ask.method, &self.ask.headers, whole, Voice::Cache, Timestamp::now());
-        Answer { response, outcome: self.told(&entry.head, told, moment) }
-    }
-
-    /// The coding of a stored body that this client likes best, as far as it has been made.
-    fn representation(&self, entry: &Arc<Entry>) -> (HeaderMap, Source, u64) {
-        let length = entry.length().unwrap_or_default();
-        let body = match &entry.content {
-            Content::Whole(body) => body.clone(),
-            // Answers to HEAD have no bytes.
-            Content::Parts(_) => bytes::Bytes::new(),
-        };
-        let mut headers = entry.head.headers.clone();
-        if !may_compress(entry.head.status, &headers, Some(length), self.route.compress) {
-            return (headers, Source::Memory(body), length);
-        }
-        if let Some(coding) = compress::coding_for(&self.ask.headers) {
-            match entry.codings.get(coding) {
-                Coded::Made(coded) => {
-                    return (coded::headers(&headers, &coded), Source::Memory(coded.bytes.clone()), coded.bytes.len() as u64);
-                }
-                Coded::Useless => {}
-                Coded::Unmade => {
-                    let (edge, key, entry) = (Arc::clone(self.edge), self.key.clone(), Arc::clone(entry));
-                    self.edge.runtime.spawn(async move { edge.responses.code(&key, &entry, coding).await });
-                }
-            }
-        }
-        update::vary_by_coding(&mut headers);
-        (headers, Source::Memory(body), length)
-    }
-
-    fn told(&self, head: &Head, (result, detail): (&'static str, Option<&'static str>), moment: &Moment) -> Outcome {
-        let detail = if moment.standing.holds() { detail } else { Some("fenced") };
-        // What was soft-purged is stale, whatever its lifetime (RFC 9211, 2.4).
-        let ttl = if detail == Some(Why::SoftPurged.as_str()) { ttl(head).min(0) } else { ttl(head) };
-        Outcome::stored(result, ttl, detail)
-    }
-
-    fn revalidated(&self, entry: &Arc<Entry>, why: Why, is_stored: bool) -> Answer {
-        let mut answer = self.serve_entry(entry, ("revalidated", Some(why.as_str())), &self.now());
-        if why == Why::Partial {
-            answer.outcome = completed_outcome();
-            return answer;
-        }
-        answer.outcome = Outcome::forwarded("revalidated", Forward::Stale, StatusCode::NOT_MODIFIED, is_stored, Some(why.as_str()));
-        answer
-    }
-
-    /// A response that flows in, to be stored when it is whole.
-    fn serve_flow(&self, head: &Head, body: ByteStream, why: Why, mut headers: HeaderMap) -> Answer {
-        if may_compress(head.status, &headers, head.length, self.route.compress) {
-            update::vary_by_coding(&mut headers);
-        }
-        self.finish_fields(&mut headers);
-        headers.remove(CONTENT_LENGTH);
-        let body = framed(head.status, head.length, body);
-        let outcome = Outcome::forwarded("miss", forward(why), head.status, true, self.detail(why));
-        Answer { response: Response { status: head.status, headers, body }, outcome }
-    }
-
-    fn direct(&self, answer: Answered, why: Why, reason: NotStored) -> Answer {
-        let status = answer.status;
-        let outcome = Outcome::forwarded("pass", forward(why), status, false, Some(reason.as_str()));
-        Answer { response: self.passed_on(answer), outcome }
-    }
-
-    /// Our own word, where it says more; that the node is fenced comes first.
-    fn detail(&self, why: Why) -> Option<&'static str> {
-        match why {
-            _ if !self.edge.lease.standing().holds() => Some(Why::Fenced.as_str()),
-            Why::Miss | Why::VaryMiss | Why::Stale | Why::Partial => None,
-            why => Some(why.as_str()),
-        }
-    }
-
-    /// An upstream's answer for this request alone, without what is about one connection.
-    fn passed_on(&self, answer: Answered) -> Response {
-        let mut headers = answer.headers;
-        fields::drop_hop_by_hop(&mut headers);
-        self.finish_fields(&mut headers);
-        let announced = headers.remove(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let body = if self.ask.method == Method::HEAD {
-            announced.map_or(Body::Unknown, Body::Head)
-        } else {
-            framed(answer.status, answer.length, answer.body)
-        };
-        Response { status: answer.status, headers, body }
-    }
-
-    fn finish_fields(&self, headers: &mut HeaderMap) {
-        fields::drop_for_client(headers, self.route.keep_tags);
-        headers.append(VIA, HeaderValue::from_static("1.1 atoll"));
     }
 
     fn refused(&self, refusal: &Refusal) -> Answer {
@@ -498,11 +375,6 @@ impl Visit<'_> {
     }
 }
 
-/// What was missing of a stored response was fetched.
-fn completed_outcome() -> Outcome {
-    Outcome::forwarded("miss", Forward::Partial, StatusCode::PARTIAL_CONTENT, true, None)
-}
-
 /// What following another request's fetch came to.
 enum Followed {
     Answer(Box<Answer>),
@@ -512,40 +384,10 @@ enum Followed {
     Failed(Refusal),
 }
 
-fn collapsed(mut answer: Answer) -> Answer {
-    answer.outcome = answer.outcome.collapsed();
-    answer
-}
-
-/// Statuses without a body have none, whatever the upstream sends (RFC 9112, 6.3).
-fn framed(status: StatusCode, length: Option<u64>, body: ByteStream) -> Body {
-    match (status, length) {
-        (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED, _) => Body::Empty,
-        (_, Some(length)) => Body::Sized(length, body),
-        (_, None) => Body::Stream(body),
-    }
-}
-
 fn validators(stored: &HeaderMap, now: Timestamp) -> Validators<'_> {
     Validators {
         etag: stored.get(ETAG).and_then(|etag| etag.to_str().ok()),
         last_modified: date::field(stored, &LAST_MODIFIED, now).time(),
         date: date::field(stored, &DATE, now).time(),
-    }
-}
-
-fn ttl(head: &Head) -> i64 {
-    let seconds = |span: std::time::Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
-    seconds(head.terms.lifetime) - seconds(head.age(boottime()))
-}
-
-/// The word of RFC 9211 for why the upstream was asked.
-fn forward(why: Why) -> Forward {
-    match why {
-        Why::VaryMiss => Forward::VaryMiss,
-        Why::Miss | Why::Purged | Why::Settings => Forward::UriMiss,
-        Why::Stale | Why::SoftPurged | Why::NoCache | Why::Fenced => Forward::Stale,
-        Why::Wish => Forward::Request,
-        Why::Partial => Forward::Partial,
     }
 }
