@@ -8,6 +8,7 @@ mod publish;
 mod purge;
 mod memory;
 mod crowd;
+mod attacks;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -37,6 +38,8 @@ enum What {
     Memory,
     /// Thousands of clients that miss one object at once.
     Crowd,
+    /// An edge's memory under attacks.
+    Attacks,
 }
 
 #[tokio::main]
@@ -62,6 +65,9 @@ async fn main() -> Result<()> {
     }
     if wanted(What::Crowd) {
         crowd::measure(&binary).await?;
+    }
+    if wanted(What::Attacks) {
+        attacks::measure(&binary).await?;
     }
     Ok(())
 }

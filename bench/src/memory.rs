@@ -44,7 +44,7 @@ pub(crate) async fn measure(binary: &Path) -> Result<()> {
 }
 
 /// The most that a process ever had resident.
-fn peak_memory(process: u32) -> Result<u64> {
+pub(crate) fn peak_memory(process: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;

@@ -25,6 +25,11 @@ const NOW: Timestamp = Timestamp::from_millis(1_783_166_400_000);
 /// More fields than actix-http lets through.
 const FIELDS: usize = 100;
 
+/// Reads what comes in over a connection: heads and bodies.
+pub fn connection(bytes: &[u8]) {
+    crate::door::fuzzing::connection(bytes);
+}
+
 /// Reads a request's head, `METHOD TARGET` and fields below, as a door hands it over.
 pub fn request(bytes: &[u8]) {
     let (first, rest) = line(bytes);
@@ -144,6 +149,13 @@ mod tests {
     use proptest::test_runner::RngSeed;
 
     const PIECES: &[&str] = &[
+        "GET / HTTP/1.1\r\nHost: h\r\n",
+        "POST /a HTTP/1.0\r\nHost: h\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n",
+        "Content-Length: 3\r\n\r\nabc",
+        "3;a=b\r\nabc\r\n",
+        "0\r\n\r\n",
+        "\r\n",
         "GET /",
         "POST http://h",
         "OPTIONS *",
@@ -201,6 +213,7 @@ mod tests {
 
         #[test]
         fn no_bytes_of_a_stranger_make_the_edge_panic(bytes in bytes()) {
+            super::connection(&bytes);
             super::request(&bytes);
             super::response(&bytes);
             super::value(&bytes);

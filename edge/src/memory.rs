@@ -52,7 +52,7 @@ impl Memory {
     /// Returns an empty cache that may take `most` bytes.
     pub(crate) fn new(most: u64) -> Self {
         // moka counts weights in u32, so they are KiB.
-        let cache = Cache::builder().max_capacity(most >> 10).weigher(|_, held: &Held| weight(held)).build();
+        let cache = Cache::builder().max_capacity(most >> 10).weigher(weight).build();
         Self(cache)
     }
 
@@ -88,11 +88,15 @@ impl Memory {
     }
 }
 
-fn weight(held: &Held) -> u32 {
+fn weight(key: &HeldKey, held: &Held) -> u32 {
+    let name = match key {
+        HeldKey::Asset(_) => 0,
+        HeldKey::Response(key) => key.host.as_str().len() + key.target.as_str().len(),
+    };
     let bytes = match held {
         Held::Asset(asset) => asset.bytes.len(),
         Held::NoVariant => 0,
         Held::Responses(stored) => stored.weight(),
     };
-    u32::try_from((bytes + OVERHEAD) >> 10).unwrap_or(u32::MAX).max(1)
+    u32::try_from((name + bytes + OVERHEAD) >> 10).unwrap_or(u32::MAX).max(1)
 }

@@ -85,6 +85,11 @@ impl Scan {
     fn check_size(&self, bytes: &[u8]) -> Result<(), Refusal> {
         let begun = bytes.get(self.start..).unwrap_or_default();
         let in_request_line = self.line == self.start;
+        if !in_request_line {
+            // What begins wrongly is not waited for.
+            let line = begun.split(|&byte| byte == b'\n').next().unwrap_or_default();
+            request_line(line.strip_suffix(b"\r").unwrap_or(line))?;
+        }
         if in_request_line && !begun.iter().take(METHOD_MOST + 1).any(|&byte| byte == b' ') && begun.len() > METHOD_MOST {
             return Err(Refusal::UnknownMethod);
         }

@@ -12,6 +12,8 @@ mod handle;
 mod head;
 mod pace;
 mod stream;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 
 pub(crate) use admit::Admission;
 pub(crate) use exchange::{Exchange, Incoming};

@@ -196,7 +196,7 @@ impl Run<'_> {
             return self.direct(answer, NotStored::Range, lead);
         }
         let head = Arc::new(head);
-        self.edge.responses.hit_for_miss.invalidate(&self.job.key);
+        self.edge.responses.share_again(&self.job.key);
         let flow = Arc::new(Flow::new(most, &self.edge.responses.flowing));
         let shared = head.terms.is_fresh_on_arrival() && head.status != StatusCode::PARTIAL_CONTENT;
         self.fill.say(if shared { Progress::Shared(Arc::clone(&head), Arc::clone(&flow)) } else { Progress::NotShared });
@@ -235,7 +235,7 @@ impl Run<'_> {
     /// The key becomes hit-for-miss, so that nobody queues for what can't be shared.
     fn direct(self, answer: Answer, reason: NotStored, lead: oneshot::Sender<Led>) {
         if reason.is_of_response() {
-            self.edge.responses.hit_for_miss.insert(self.job.key.clone(), ());
+            self.edge.responses.pass_for_a_while(&self.job.key);
         }
         self.fill.say(Progress::NotShared);
         let _ = lead.send(Led::Direct(answer, reason));
@@ -253,7 +253,7 @@ impl Run<'_> {
             for bytes in [Some(ready), (!is_last).then_some(chunk)].into_iter().flatten().filter(|bytes| !bytes.is_empty()) {
                 let pushed = flow.push(bytes, || {
                     // Too large to be stored: nobody joins from here on, and nobody waits for its slowest reader.
-                    self.edge.responses.hit_for_miss.insert(self.job.key.clone(), ());
+                    self.edge.responses.pass_for_a_while(&self.job.key);
                     self.edge.responses.fills.end(&self.job.key, self.fill);
                 });
                 pushed.await.ok()?;

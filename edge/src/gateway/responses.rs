@@ -1,6 +1,7 @@
 //! Everything about stored responses of routes: the memory tier's share of them, what runs for them, and
 //! what makes them invalid.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,13 +35,26 @@ pub(crate) struct Responses {
     pub(crate) fills: Fills,
     pub(crate) tombstones: Tombstones,
     pub(crate) upstreams: Upstreams,
-    /// Keys whose last response could not be stored.
-    pub(crate) hit_for_miss: Cache<CacheKey, ()>,
+    hit_for_miss: HitForMiss,
     /// Tells the journal what unsafe methods made invalid here.
     pub(crate) announcer: Announcer,
     /// Bounds what flows from upstreams to clients, beside what is stored.
     pub(crate) flowing: Arc<Budget>,
     compressing: Arc<Semaphore>,
+}
+
+/// Keys whose last response could not be stored, by their hash: two that share one only share fetches less.
+#[derive(Debug)]
+struct HitForMiss {
+    keys: Cache<u64, ()>,
+    hasher: RandomState,
+}
+
+impl HitForMiss {
+    fn new() -> Self {
+        let keys = Cache::builder().max_capacity(HIT_FOR_MISS_KEYS).time_to_live(HIT_FOR_MISS).build();
+        Self { keys, hasher: RandomState::new() }
+    }
 }
 
 impl Responses {
@@ -51,7 +65,7 @@ impl Responses {
             fills: Fills::default(),
             tombstones: Tombstones::new(),
             upstreams: Upstreams::default(),
-            hit_for_miss: Cache::builder().max_capacity(HIT_FOR_MISS_KEYS).time_to_live(HIT_FOR_MISS).build(),
+            hit_for_miss: HitForMiss::new(),
             announcer: Announcer::default(),
             flowing: Arc::new(Budget::new(flowing)),
             compressing: Arc::new(Semaphore::new(COMPRESSING)),
@@ -97,6 +111,21 @@ impl Responses {
     /// Drops everything: the journal is of another history.
     pub(crate) fn clear(&self) {
         self.memory.clear();
+    }
+
+    /// What came for a key could not be stored: for a while nobody waits for what others fetch.
+    pub(crate) fn pass_for_a_while(&self, key: &CacheKey) {
+        self.hit_for_miss.keys.insert(self.hit_for_miss.hasher.hash_one(key), ());
+    }
+
+    /// What came for a key can be stored again.
+    pub(crate) fn share_again(&self, key: &CacheKey) {
+        self.hit_for_miss.keys.invalidate(&self.hit_for_miss.hasher.hash_one(key));
+    }
+
+    /// Tells whether each request for a key fetches for itself.
+    pub(crate) fn is_passing(&self, key: &CacheKey) -> bool {
+        self.hit_for_miss.keys.contains_key(&self.hit_for_miss.hasher.hash_one(key))
     }
 
     /// Makes a coding of a stored body, unless as many are being made as may be: then who comes next may.

@@ -187,7 +187,7 @@ impl Visit<'_> {
         let conditions = [IF_NONE_MATCH, IF_MODIFIED_SINCE];
         let has = |names: &[http::HeaderName]| names.iter().any(|name| self.headers.contains_key(name));
         // Where something is stored, its own validators go upstream in place of the client's.
-        !has(&own) && (entry.is_some() || !has(&conditions)) && !self.edge.responses.hit_for_miss.contains_key(&self.key)
+        !has(&own) && (entry.is_some() || !has(&conditions)) && !self.edge.responses.is_passing(&self.key)
     }
 
     fn job(&self, entry: Option<Arc<Entry>>) -> Job {

@@ -19,6 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
 use wire::{Target, UpstreamName};
 
 use super::health::Health;
@@ -150,7 +151,8 @@ impl Upstreams {
     async fn attempt(&self, upstream: &Upstream, attempt: Attempt<'_>) -> Result<Answer, Refusal> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let server = upstream.servers.get(turn % upstream.servers.len().max(1)).ok_or(Refusal::UpstreamFailed)?;
-        let mut request = http::Request::new(box_body(attempt.body));
+        let moved = Arc::new(Mutex::new(Instant::now()));
+        let mut request = http::Request::new(box_body(attempt.body.map(|body| noting(body, Arc::clone(&moved)))));
         *request.method_mut() = attempt.method;
         *request.uri_mut() = uri(server, attempt.target).ok_or(Refusal::UpstreamFailed)?;
         *request.headers_mut() = attempt.headers;
@@ -160,8 +162,8 @@ impl Upstreams {
                 (attempt.inform)(interim.status(), interim.headers());
             }
         });
-        let answer = tokio::time::timeout(upstream.timeout, self.client(upstream).request(request)).await;
-        let mut answer = answer.map_err(|_| Refusal::UpstreamTimedOut)?.map_err(|error| {
+        let answer = patiently(self.client(upstream).request(request), &moved, upstream.timeout).await?;
+        let mut answer = answer.map_err(|error| {
             tracing::warn!(upstream = %upstream.name, %server, error = %Chain(&error), "an upstream failed");
             Refusal::UpstreamFailed
         })?;
@@ -180,6 +182,25 @@ struct Attempt<'a> {
     headers: HeaderMap,
     body: Option<ByteStream>,
     inform: Arc<Inform>,
+}
+
+/// Notes when the last piece of a request's body went.
+fn noting(body: ByteStream, moved: Arc<Mutex<Instant>>) -> ByteStream {
+    Box::pin(body.inspect_ok(move |_| *moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now()))
+}
+
+/// Waits for an answer: so long after the request began, or after the last of its body went.
+async fn patiently<T>(answer: impl Future<Output = T>, moved: &Mutex<Instant>, patience: Duration) -> Result<T, Refusal> {
+    let mut answer = std::pin::pin!(answer);
+    loop {
+        let deadline = *moved.lock().unwrap_or_else(PoisonError::into_inner) + patience;
+        if let Ok(answer) = tokio::time::timeout_at(deadline, &mut answer).await {
+            return Ok(answer);
+        }
+        if *moved.lock().unwrap_or_else(PoisonError::into_inner) + patience <= Instant::now() {
+            return Err(Refusal::UpstreamTimedOut);
+        }
+    }
 }
 
 /// The statuses by which an upstream says that it can't answer (RFC 5861, 4).
