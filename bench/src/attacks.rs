@@ -18,6 +18,9 @@ const MEMORY: u64 = 32 << 20;
 /// Connections of one attack.
 const MANY: usize = 4_000;
 
+/// Bytes of a small object.
+const SMALL: usize = 100;
+
 /// Bytes of a large object.
 const LARGE: usize = 8 << 20;
 
@@ -91,12 +94,12 @@ async fn side_by_side(edge: SocketAddr, count: usize, ask: impl Fn(usize) -> Str
         let mut buffer = vec![0; 4096];
         for n in (lane..count).step_by(LANES) {
             stream.write_all(ask(n).as_bytes()).await?;
-            let read = stream.read(&mut buffer).await?;
-            anyhow::ensure!(
-                buffer.get(..read).is_some_and(|head| head.starts_with(b"HTTP/1.1 200")),
-                "{}",
-                String::from_utf8_lossy(&buffer)
-            );
+            let mut heard = Vec::new();
+            while !heard.ends_with(&[b'x'; SMALL]) {
+                let read = stream.read(&mut buffer).await?;
+                anyhow::ensure!(read > 0, "the edge closed after {}", String::from_utf8_lossy(&heard));
+                heard.extend_from_slice(buffer.get(..read).unwrap_or_default());
+            }
         }
         anyhow::Ok(())
     });
@@ -123,8 +126,8 @@ async fn upstream() -> Result<SocketAddr> {
                     }
                     let (fields, length) = match () {
                         () if line.contains(" /large/") => ("Cache-Control: max-age=60", LARGE),
-                        () if line.contains(" /vary") => ("Cache-Control: max-age=60\r\nVary: X-Variant", 100),
-                        () => ("Cache-Control: no-store", 100),
+                        () if line.contains(" /vary") => ("Cache-Control: max-age=60\r\nVary: X-Variant", SMALL),
+                        () => ("Cache-Control: no-store", SMALL),
                     };
                     let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{fields}\r\n\r\n").into_bytes();
                     answer.resize(answer.len() + length, b'x');

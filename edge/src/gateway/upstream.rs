@@ -164,7 +164,11 @@ impl Upstreams {
         });
         let answer = patiently(self.client(upstream).request(request), &moved, upstream.timeout).await?;
         let mut answer = answer.map_err(|error| {
-            tracing::warn!(upstream = %upstream.name, %server, error = %Chain(&error), "an upstream failed");
+            if is_clients_fault(&error) {
+                tracing::debug!(upstream = %upstream.name, %server, error = %Chain(&error), "a client's body broke off");
+            } else {
+                tracing::warn!(upstream = %upstream.name, %server, error = %Chain(&error), "an upstream failed");
+            }
             Refusal::UpstreamFailed
         })?;
         let switched = (answer.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut answer));
@@ -206,6 +210,12 @@ async fn patiently<T>(answer: impl Future<Output = T>, moved: &Mutex<Instant>, p
 /// The statuses by which an upstream says that it can't answer (RFC 5861, 4).
 pub(crate) fn is_trouble(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// Tells whether it was the request's body that failed.
+fn is_clients_fault(error: &hyper_util::client::legacy::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<hyper::Error>());
+    cause.is_some_and(hyper::Error::is_user)
 }
 
 /// An error with all its causes.
