@@ -26,3 +26,7 @@ deny:
 # The figures of SPECIFICATION.md, measured on this machine.
 bench *ARGS:
     cargo run --release -p atoll-bench -- {{ARGS}}
+
+# Feeds a fuzz target (see fuzz/Cargo.toml) with inputs for a while; needs nightly and cargo-fuzz.
+fuzz TARGET SECONDS="60":
+    cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}

@@ -4,6 +4,7 @@ mod publishing;
 mod purging;
 mod conformance;
 mod following;
+mod outage;
 mod steering;
 mod security;
 mod processes;
