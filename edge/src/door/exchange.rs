@@ -48,6 +48,8 @@ struct Inner {
     is_modern: bool,
     queued: VecDeque<Bytes>,
     queued_bytes: usize,
+    /// How long the body is, where its head says so.
+    announced: u64,
     /// How much more of the body may come.
     may_come: u64,
     /// The client waits for a word before it sends the body.
@@ -109,6 +111,7 @@ impl Exchange {
             is_modern,
             queued: VecDeque::new(),
             queued_bytes: 0,
+            announced: if let Framing::Length(length) = frame.body { length } else { 0 },
             may_come: u64::MAX,
             owes_continue: frame.expects_continue,
             ahead: BytesMut::new(),
@@ -309,7 +312,7 @@ impl Exchange {
                 Body::None | Body::Whole => Drained::Whole,
                 Body::Broken(refusal) => Drained::Broken(refusal.clone()),
                 Body::Gone => Drained::TooMuch,
-                Body::Coming if read > most || inner.owes_continue => Drained::TooMuch,
+                Body::Coming if inner.announced.max(read as u64) > most as u64 || inner.owes_continue => Drained::TooMuch,
                 Body::Coming => {
                     inner.reader = Some(cx.waker().clone());
                     wake(inner.stream.take());
