@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::figures::{Samples, ms, say};
 use crate::town::{Town, client};
 
-const CROWD: usize = 9_000;
+const CROWD: usize = 10_000;
 const ASK: &[u8] = b"GET /hot HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
 
 pub(crate) async fn measure(binary: &Path) -> Result<()> {

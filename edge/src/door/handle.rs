@@ -121,6 +121,10 @@ fn write(mut response: Response, exchange: Option<Arc<Exchange>>) -> actix_http:
             written.headers_mut().append(name, value);
         }
     }
+    if status.canonical_reason().is_none() {
+        // actix-http would write a remark of its own in place of a phrase that it does not know.
+        written.head_mut().reason = Some("");
+    }
     if is_endless {
         written.head_mut().no_chunking(true);
     }

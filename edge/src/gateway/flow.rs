@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -16,6 +17,9 @@ use crate::message::ByteStream;
 
 /// Bytes that wait for the slowest reader of a body that is not kept.
 const WINDOW: usize = 256 << 10;
+
+/// How long others wait for a reader that is so far behind.
+const LAGGARDS: Duration = Duration::from_secs(1);
 
 /// Bytes in all flows together. Beyond it no large body is kept: slow readers of many large objects must not
 /// take the memory that the cache was given (http.md 26).
@@ -107,10 +111,27 @@ impl Flow {
                     return Err(NobodyReads);
                 }
             }
-            if changed.changed().await.is_err() {
-                return Err(NobodyReads);
+            match tokio::time::timeout(LAGGARDS, changed.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(NobodyReads),
+                Err(_) => self.let_laggards_go(),
             }
         }
+    }
+
+    /// Who stays behind while others wait for more is let go: slow readers must not slow the rest down.
+    fn let_laggards_go(&self) {
+        {
+            let mut inner = self.lock();
+            let end = inner.first + inner.chunks.len();
+            let slowest = inner.readers.values().copied().min();
+            if inner.readers.values().all(|&at| at < end) {
+                return;
+            }
+            inner.readers.retain(|_, at| Some(*at) != slowest);
+            self.budget.give_back(inner.trim());
+        }
+        self.changed.send_replace(());
     }
 
     /// Says that this was all, or that it broke off.
@@ -199,7 +220,9 @@ async fn next(reader: Option<Reader>) -> Option<(io::Result<Bytes>, Option<Reade
         reader.changed.mark_unchanged();
         let (chunk, ended, trimmed) = {
             let mut inner = reader.flow.lock();
-            let at = inner.readers.get(&reader.id).copied().unwrap_or(0);
+            let Some(at) = inner.readers.get(&reader.id).copied() else {
+                return Some((Err(io::Error::new(io::ErrorKind::TimedOut, "too slow for the others who read it")), None));
+            };
             let chunk = at.checked_sub(inner.first).and_then(|at| inner.chunks.get(at)).cloned();
             if chunk.is_some() {
                 inner.readers.insert(reader.id, at + 1);
@@ -285,6 +308,22 @@ mod tests {
         assert!(told && is_kept(&first) && is_kept(&small) && !is_kept(&second));
         drop((readers, first, second, small));
         assert_eq!(budget.taken.load(Ordering::Acquire), 0, "what is gone takes nothing");
+    }
+
+    #[tokio::test]
+    async fn rule_26_who_stays_behind_is_let_go_when_others_wait() {
+        let flow = Arc::new(Flow::new(10, &ample()));
+        let (mut quick, mut slow) = (flow.read().unwrap(), flow.read().unwrap());
+        flow.push(Bytes::from(vec![1; WINDOW]), || {}).await.unwrap();
+        assert_eq!(quick.next().await.unwrap().unwrap().len(), WINDOW);
+        let pushing = tokio::spawn({
+            let flow = Arc::clone(&flow);
+            async move { flow.push(Bytes::from_static(b"more"), || {}).await.is_ok() }
+        });
+        assert_eq!(text(quick.next().await), "more");
+        assert!(pushing.await.unwrap() && slow.next().await.unwrap().is_err());
+        flow.finish(true);
+        assert!(quick.next().await.is_none());
     }
 
     #[tokio::test]

@@ -28,6 +28,9 @@ use super::meter::{BodyBytes, Metering};
 use crate::message::ByteStream;
 use crate::refuse::Refusal;
 
+/// Fields of an upstream's response.
+const FIELDS_MOST: usize = 256;
+
 /// Idle connections that are kept per server.
 const IDLE: usize = 64;
 
@@ -101,7 +104,12 @@ impl Upstreams {
             connector.set_connect_timeout(Some(kind.0));
             connector.set_nodelay(true);
             let mut builder = Client::builder(TokioExecutor::new());
-            builder.pool_max_idle_per_host(IDLE).pool_timer(TokioTimer::new()).set_host(false).http1_max_buf_size(kind.1);
+            builder
+                .pool_max_idle_per_host(IDLE)
+                .pool_timer(TokioTimer::new())
+                .set_host(false)
+                .http1_max_buf_size(kind.1)
+                .http1_max_headers(FIELDS_MOST);
             builder.build(Metering(connector))
         };
         clients.entry(kind).or_insert_with(build).clone()
