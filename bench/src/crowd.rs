@@ -23,7 +23,9 @@ pub(crate) async fn measure(binary: &Path) -> Result<()> {
     let fetches = Arc::new(AtomicUsize::new(0));
     let upstream = upstream(gate, Arc::clone(&fetches)).await?;
     // While thousands connect at once a short lease may end, and who comes without one shares no running fetch.
-    let routes = format!("[network]\nlease = \"30s\"\n[upstreams.u]\nservers = [\"http://{upstream}\"]\n[routes.u]\nhosts = [\"a.test\"]\nupstream = \"u\"\n");
+    let routes = format!(
+        "[network]\nlease = \"30s\"\n[upstreams.u]\nservers = [\"http://{upstream}\"]\n[routes.u]\nhosts = [\"a.test\"]\nupstream = \"u\"\n"
+    );
     let mut town = Town::new(binary, "64 MiB", &routes)?;
     town.spawn(&["origin"])?;
     town.wait_for(&format!("http://{}/readyz", town.origin)).await?;
