@@ -15,6 +15,7 @@ use super::entry::{Content, Entry, Head};
 use super::fills::{Begun, Fill, Progress};
 use super::flow::Flow;
 use super::job::{Job, Start, date_it};
+use super::key::CacheKey;
 use super::lookup::Trouble;
 use super::parts;
 use super::slices;
@@ -43,20 +44,20 @@ pub(crate) enum Led {
 /// Ends a fill however its task ends.
 struct Ending {
     edge: Arc<Edge>,
-    job: Job,
+    key: CacheKey,
     fill: Arc<Fill>,
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.edge.responses.fills.end(&self.job.key, &self.fill);
+        self.edge.responses.fills.end(&self.key, &self.fill);
     }
 }
 
 /// Starts a fill; it goes on when whoever asked for it leaves.
 pub(crate) fn start(edge: &Arc<Edge>, job: Job, fill: Arc<Fill>, before: Option<Arc<Fill>>) -> oneshot::Receiver<Led> {
     let (lead, led) = oneshot::channel();
-    let ending = Ending { edge: Arc::clone(edge), job: job.clone(), fill: Arc::clone(&fill) };
+    let ending = Ending { edge: Arc::clone(edge), key: job.key.clone(), fill: Arc::clone(&fill) };
     let edge = Arc::clone(edge);
     edge.runtime.clone().spawn(async move {
         let ending = ending;

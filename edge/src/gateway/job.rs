@@ -10,8 +10,10 @@ use wire::{Matched, Subject, Tag, Target, Timestamp};
 use super::entry::{Entry, Head};
 use super::key::CacheKey;
 use super::lookup::{Trouble, may_rely, may_stand_in};
+use super::upstream::{Answer, Call};
 use crate::applied::View;
 use crate::edge::Edge;
+use crate::refuse::Refusal;
 use crate::rules::vary::{self, Variance};
 use crate::rules::{Directives, NotStored, Policy, RequestFacts, date, fields, groups, storable};
 
@@ -52,6 +54,21 @@ impl Start {
 }
 
 impl Job {
+    /// Fetches a piece of what a fill brings: its interim responses are of no use to anybody.
+    pub(crate) async fn fetch_piece(&self, edge: &Edge, headers: HeaderMap) -> Result<Answer, Refusal> {
+        edge.metrics.upstream_requests.inc();
+        let call = Call {
+            method: Method::GET,
+            target: &self.key.target,
+            headers,
+            body: None,
+            inform: Box::new(|_, _| {}),
+            may_switch: false,
+            retries: self.route.retry,
+        };
+        edge.responses.upstreams.send(&self.upstream, call).await
+    }
+
     pub(crate) fn is_purged(&self, view: &View, head: &Head) -> bool {
         let matched = view.purges.matched(&head.slots, &self.key.host, &self.key.target, head.filled_at);
         matches!(matched, Matched::Hard(_)) || head.generation != view.generation

@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::entry::{Content, Entry, Head};
 use super::fetch::union;
 use super::job::{Job, Start, date_it};
-use super::upstream::Call;
 use crate::edge::Edge;
 use crate::message::{Body, Response};
 use crate::rules::conditional::has_strong_etag;
@@ -144,17 +143,7 @@ pub(crate) async fn complete(edge: &Arc<Edge>, job: &Job, entry: &Entry, missing
     if let Some(etag) = entry.head.headers.get(ETAG) {
         headers.insert(IF_RANGE, etag.clone());
     }
-    edge.metrics.upstream_requests.inc();
-    let call = Call {
-        method: Method::GET,
-        target: &job.key.target,
-        headers,
-        body: None,
-        inform: Box::new(|_, _| {}),
-        may_switch: false,
-        retries: job.route.retry,
-    };
-    let mut answer = edge.responses.upstreams.send(&job.upstream, call).await.ok()?;
+    let mut answer = job.fetch_piece(edge, headers).await.ok()?;
     if answer.status != StatusCode::PARTIAL_CONTENT || !fields::is_framed_soundly(&answer.headers) {
         return None;
     }

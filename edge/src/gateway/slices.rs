@@ -10,10 +10,10 @@ use std::sync::Arc;
 use config::Route;
 use futures_util::{StreamExt as _, stream};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::job::Job;
-use super::upstream::{Answer, Call};
+use super::upstream::Answer;
 use crate::edge::Edge;
 use crate::message::ByteStream;
 use crate::refuse::Refusal;
@@ -72,21 +72,7 @@ async fn plain(edge: &Edge, job: &Job) -> Result<Answer, Refusal> {
     if job.entry.is_some() {
         fields::drop_own_conditions(&mut headers);
     }
-    ask(edge, job, headers).await
-}
-
-async fn ask(edge: &Edge, job: &Job, headers: HeaderMap) -> Result<Answer, Refusal> {
-    edge.metrics.upstream_requests.inc();
-    let call = Call {
-        method: Method::GET,
-        target: &job.key.target,
-        headers,
-        body: None,
-        inform: Box::new(|_, _| {}),
-        may_switch: false,
-        retries: job.route.retry,
-    };
-    edge.responses.upstreams.send(&job.upstream, call).await
+    job.fetch_piece(edge, headers).await
 }
 
 /// What of a response is still to be fetched.
@@ -110,7 +96,7 @@ impl Rest {
         if let Some(etag) = self.first.get(ETAG) {
             headers.insert(IF_RANGE, etag.clone());
         }
-        let answer = ask(&self.edge, &self.job, headers).await.map_err(io::Error::other)?;
+        let answer = self.job.fetch_piece(&self.edge, headers).await.map_err(io::Error::other)?;
         let extent = check_206(&answer.headers, answer.length).ok().filter(|_| answer.status == StatusCode::PARTIAL_CONTENT);
         let fits = extent.is_some_and(|extent| extent.range == range && extent.complete.is_none_or(|complete| complete == self.complete));
         if !fits || !combine_allowed(&self.first, &answer.headers) {
