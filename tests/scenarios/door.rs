@@ -197,7 +197,7 @@ async fn rule_10_early_hints_reach_all_who_wait_and_none_who_can_not_read_them()
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nCache-Control: max-age=60\r\n\r\na").await?;
         anyhow::Ok(())
     });
-    let town = Town::plan().edges(&["fra-1"]).lease("30s").upstream_at(upstream).start().await?;
+    let town = Town::plan().edges(&["fra-1"]).upstream_at(upstream).start().await?;
     let edge = town.visit("fra-1")?.address();
     let ask = |version: &'static str| async move {
         let mut stream = TcpStream::connect(edge).await?;
@@ -265,7 +265,7 @@ async fn a_websocket_is_carried_both_ways_where_the_route_allows_it() -> Result<
 async fn rule_26_slow_readers_keep_nobody_waiting() -> Result<()> {
     const LENGTH: usize = 12 << 20;
     let upstream = Upstream::start(|_| Reply::fresh(vec![b'a'; LENGTH])).await?;
-    let town = Town::plan().edges(&["fra-1"]).lease("30s").upstream(&upstream).start().await?;
+    let town = Town::plan().edges(&["fra-1"]).upstream(&upstream).start().await?;
     let edge = town.visit("fra-1")?;
     let mut slow = Vec::new();
     for _ in 0..4 {
@@ -291,7 +291,7 @@ async fn rule_25_a_crowd_that_misses_makes_one_fetch() -> Result<()> {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |_| Reply::fresh("for all").held(&held)).await?;
-    let town = Town::plan().edges(&["fra-1"]).lease("60s").upstream(&upstream).start().await?;
+    let town = Town::plan().edges(&["fra-1"]).upstream(&upstream).start().await?;
     let edge = town.visit("fra-1")?.address();
     let mut crowd = Vec::new();
     for _ in 0..CROWD {

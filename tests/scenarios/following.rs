@@ -42,7 +42,7 @@ async fn wait_for_folder(town: &Town, edge: &str, bytes: usize) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_that_restarts_serves_its_site_at_once_from_disk_and_nothing_that_was_purged_while_it_was_away() -> Result<()> {
     let upstream = counting_upstream().await?;
-    let mut town = Town::plan().edges(&["fra-1", "iad-1"]).upstream(&upstream).start().await?;
+    let mut town = Town::plan().lease("2s").edges(&["fra-1", "iad-1"]).upstream(&upstream).start().await?;
     let control = town.control()?;
     let site = Draft::of([("index.html", "one")])?;
     control.publish("www", &site).await?;
@@ -74,7 +74,7 @@ async fn an_edge_that_restarts_serves_its_site_at_once_from_disk_and_nothing_tha
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_origin_that_restarts_gets_its_followers_back_and_publishes_go_on() -> Result<()> {
     let upstream = counting_upstream().await?;
-    let mut town = Town::plan().edges(&["fra-1", "iad-1"]).upstream(&upstream).start().await?;
+    let mut town = Town::plan().lease("2s").edges(&["fra-1", "iad-1"]).upstream(&upstream).start().await?;
     let published = town.control()?.publish("www", &Draft::of([("index.html", "one")])?).await?;
     let head = town.control()?.head().await?;
     for edge in town.visitors()? {
@@ -106,7 +106,7 @@ async fn an_origin_that_restarts_gets_its_followers_back_and_publishes_go_on() -
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_whose_origin_is_gone_asks_upstream_each_time_and_goes_on_serving_its_sites() -> Result<()> {
     let upstream = counting_upstream().await?;
-    let mut town = Town::plan().edges(&["fra-1"]).upstream(&upstream).start().await?;
+    let mut town = Town::plan().lease("2s").edges(&["fra-1"]).upstream(&upstream).start().await?;
     town.control()?.publish("www", &Draft::of([("index.html", "home")])?).await?;
     let edge = town.visit("fra-1")?;
     edge.get(SITE, "/").await?.with_status(200)?;
@@ -141,7 +141,7 @@ async fn an_edge_whose_origin_is_gone_asks_upstream_each_time_and_goes_on_servin
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_that_is_fenced_refuses_on_a_route_that_says_so() -> Result<()> {
     let upstream = counting_upstream().await?;
-    let plan = Town::plan().edges(&["fra-1"]).upstream(&upstream).on_routes("when_fenced = \"refuse\"");
+    let plan = Town::plan().lease("2s").edges(&["fra-1"]).upstream(&upstream).on_routes("when_fenced = \"refuse\"");
     let mut town = plan.start().await?;
     let edge = town.visit("fra-1")?;
     edge.hit(API, "/item").await?;
@@ -168,7 +168,7 @@ async fn a_purged_response_never_stands_in_for_an_error_on_a_fenced_edge() -> Re
         Reply::plain(200, "old").with("Cache-Control", "max-age=600, stale-if-error=600").with("ETag", "\"v1\"")
     });
     let upstream = upstream.await?;
-    let mut town = Town::plan().edges(&["fra-1", "sin-1"]).upstream(&upstream).start().await?;
+    let mut town = Town::plan().lease("2s").edges(&["fra-1", "sin-1"]).upstream(&upstream).start().await?;
     let edge = town.visit("sin-1")?;
     edge.hit(API, "/item").await?;
     town.cut("sin-1")?;
@@ -186,7 +186,7 @@ async fn a_purged_response_never_stands_in_for_an_error_on_a_fenced_edge() -> Re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_edge_is_not_ready_until_it_has_a_snapshot() -> Result<()> {
-    let mut town = Town::plan().edges(&["fra-1", "iad-1"]).cut("iad-1").start().await?;
+    let mut town = Town::plan().lease("2s").edges(&["fra-1", "iad-1"]).cut("iad-1").start().await?;
     town.control()?.publish("www", &Draft::of([("index.html", "home")])?).await?;
     let edge = town.visit("iad-1")?;
 
@@ -205,7 +205,7 @@ async fn a_new_edge_is_not_ready_until_it_has_a_snapshot() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_with_a_kept_fold_starts_without_any_origin() -> Result<()> {
-    let mut town = Town::plan().edges(&["fra-1"]).start().await?;
+    let mut town = Town::plan().lease("2s").edges(&["fra-1"]).start().await?;
     let page = format!("<!doctype html>{}", "home ".repeat(200));
     let site = Draft::of([("index.html", page.clone())])?;
     town.control()?.publish("www", &site).await?;
@@ -259,7 +259,7 @@ async fn a_configuration_that_is_wrong_or_late_is_refused_and_changes_nothing() 
     let head = control.head().await?;
     let good = town.text().replace("max_file = \"2 MiB\"", "max_file = \"3 MiB\"");
 
-    let bad = good.replace("lease = \"2s\"", "lease = \"soon\"").replace("hosts =", "hoasts =");
+    let bad = good.replace("lease = \"60s\"", "lease = \"soon\"").replace("hosts =", "hoasts =");
     let problem = control.put_config(&bad, &[]).await?.problem(422)?;
     let complaints: Vec<String> = serde_json::from_value(problem.more.get("complaints").cloned().unwrap_or_default())?;
     let complained = |part: &str| complaints.iter().any(|complaint| complaint.contains(part));
@@ -332,7 +332,7 @@ async fn the_last_admin_and_a_token_that_followers_rely_on_are_not_revoked() -> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_admin_whose_token_file_was_lost_gets_in_again_when_the_origin_is_restarted() -> Result<()> {
-    let mut town = Town::plan().edges(&["fra-1"]).start().await?;
+    let mut town = Town::plan().lease("2s").edges(&["fra-1"]).start().await?;
     let file = town.folder().join("data/admin.token");
     let lost = std::fs::read_to_string(&file)?;
     std::fs::remove_file(&file)?;
@@ -424,7 +424,7 @@ async fn an_oversized_body_is_refused_before_it_is_read() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_is_complete_after_a_restart_was_applied_by_every_edge_that_answers() -> Result<()> {
     let upstream = counting_upstream().await?;
-    let mut town = Town::plan().edges(&["fra-1", "iad-1"]).upstream(&upstream).start().await?;
+    let mut town = Town::plan().lease("2s").edges(&["fra-1", "iad-1"]).upstream(&upstream).start().await?;
     town.visit("iad-1")?.hit(API, "/item").await?;
     town.cut("iad-1")?;
     let none = PurgeRequest { wait: wire::Wait::None, ..purge("counted") };
@@ -444,7 +444,7 @@ async fn an_event_that_is_complete_after_a_restart_was_applied_by_every_edge_tha
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_journal_restored_from_a_backup_begins_a_new_epoch_and_edges_drop_what_they_held() -> Result<()> {
     let upstream = counting_upstream().await?;
-    let mut town = Town::plan().edges(&["fra-1"]).upstream(&upstream).start().await?;
+    let mut town = Town::plan().lease("2s").edges(&["fra-1"]).upstream(&upstream).start().await?;
     let before = town.control()?.status().await?.position;
     let journal = town.folder().join("data/origin/journal.redb");
     town.stop_origin().await?;

@@ -25,7 +25,7 @@ async fn rule_21_while_an_upstream_is_down_every_key_in_its_window_is_served_and
         Reply::plain(200, seen.target.clone()).with("Cache-Control", lifetime).with("Age", "60").with("ETag", "\"a\"")
     });
     let upstream = upstream.await?;
-    let town = Town::plan().edges(&["fra-1"]).lease("60s").upstream(&upstream).start().await?;
+    let town = Town::plan().edges(&["fra-1"]).upstream(&upstream).start().await?;
     let edge = town.visit("fra-1")?;
     let keys: Vec<_> = (0..KEYS).map(|n| format!("/key/{n}")).collect();
     for key in keys.iter().map(String::as_str).chain(["/strict"]) {

@@ -445,7 +445,7 @@ async fn concurrent_misses_collapse_to_one_fetch() -> Result<()> {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |_| Reply::fresh("for all").held(&held)).await?;
-    let town = Town::plan().edges(&["fra-1"]).lease("30s").upstream(&upstream).start().await?;
+    let town = Town::plan().edges(&["fra-1"]).upstream(&upstream).start().await?;
     let edge = town.visit("fra-1")?;
 
     let readers: Vec<_> = (0..8).map(|_| edge.clone()).map(|edge| tokio::spawn(async move { edge.get(API, "/hot").await })).collect();
@@ -535,7 +535,7 @@ async fn p8_what_an_unsafe_method_changed_is_invalid_in_all_regions() -> Result<
 async fn a_purge_completes_without_an_edge_that_is_cut_off_and_that_edge_never_serves_what_it_purged() -> Result<()> {
     let truth = Truth::default();
     let upstream = tagged_upstream(&truth).await?;
-    let mut town = Town::of_three(&upstream).await?;
+    let mut town = Town::plan().lease("2s").edges(&["fra-1", "iad-1", "sin-1"]).upstream(&upstream).start().await?;
     let control = town.control()?;
     for edge in town.visitors()? {
         edge.hit(API, "/cut/x").await?;
@@ -584,7 +584,7 @@ async fn a_purge_completes_without_an_edge_that_is_cut_off_and_that_edge_never_s
 async fn a_purge_is_partial_where_a_route_lets_a_fenced_edge_go_on_serving() -> Result<()> {
     let truth = Truth::default();
     let upstream = tagged_upstream(&truth).await?;
-    let plan = Town::plan().edges(&["fra-1", "sin-1"]).upstream(&upstream).on_routes("when_fenced = { serve_for = \"1h\" }");
+    let plan = Town::plan().lease("2s").edges(&["fra-1", "sin-1"]).upstream(&upstream).on_routes("when_fenced = { serve_for = \"1h\" }");
     let mut town = plan.start().await?;
     let before = town.visit("sin-1")?.hit(API, "/lazy/x").await?.text();
     town.cut("sin-1")?;

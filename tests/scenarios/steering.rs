@@ -11,7 +11,7 @@ const IAD: (Subnet, Ipv4Addr) = (Subnet(Ipv4Addr::new(198, 51, 100, 0), 24), Ipv
 const SIN: (Subnet, Ipv4Addr) = (Subnet(Ipv4Addr::new(203, 0, 113, 0), 24), Ipv4Addr::new(127, 0, 0, 3));
 
 async fn town() -> Result<Town> {
-    Town::plan().edges(&["fra-1", "iad-1", "sin-1"]).dns().start().await
+    Town::plan().lease("2s").edges(&["fra-1", "iad-1", "sin-1"]).dns().start().await
 }
 
 /// Asks until clients of `subnet` are sent to `address`.
@@ -75,7 +75,7 @@ async fn a_dead_edge_is_out_when_its_lease_ends_and_back_when_it_returns() -> Re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_that_leaves_well_is_out_and_its_region_s_other_edge_stays() -> Result<()> {
-    let mut town = Town::plan().edges(&["fra-1", "fra-2", "iad-1"]).dns().start().await?;
+    let mut town = Town::plan().lease("2s").edges(&["fra-1", "fra-2", "iad-1"]).dns().start().await?;
     steered(&town, FRA.0, FRA.1).await?;
 
     town.stop_edge("fra-1").await?;

@@ -91,7 +91,7 @@ impl Plan {
         self
     }
 
-    /// Gives leases of another length than two seconds: where none may end, however busy the machine is.
+    /// Gives leases of another length than a minute, which none outlives however busy the machine is.
     #[must_use]
     pub fn lease(mut self, lease: &'static str) -> Self {
         self.lease = Some(lease);
@@ -108,7 +108,7 @@ impl Plan {
     }
 
     fn text(&self) -> String {
-        let lease = self.lease.unwrap_or("2s");
+        let lease = self.lease.unwrap_or("60s");
         let mut text = format!("data = \"data\"\n[network]\nname = \"town\"\nlease = \"{lease}\"\nheartbeat = \"200ms\"\n");
         text.push_str("[origin]\nlisten = \"127.0.0.1:0\"\n");
         for (region, latitude, longitude, clients, _) in REGIONS {
