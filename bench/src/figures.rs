@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 /// Samples of one figure.
 #[derive(Debug, Default)]
 pub(crate) struct Samples(Vec<Duration>);
@@ -10,6 +12,16 @@ impl Samples {
     /// Adds one.
     pub(crate) fn add(&mut self, sample: Duration) {
         self.0.push(sample);
+    }
+
+    /// Adds those of another.
+    pub(crate) fn add_all(&mut self, others: &Self) {
+        self.0.extend_from_slice(&others.0);
+    }
+
+    /// Returns how many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// Returns the sample below which `share` of a thousand lie.
@@ -31,6 +43,39 @@ impl Samples {
 pub(crate) fn say(what: &str, measured: &str, goal: &str, holds: bool) {
     let verdict = if holds { "holds" } else { "MISSED" };
     println!("{what:58} {measured:38} goal {goal:28} {verdict}");
+}
+
+/// Prints one line.
+#[expect(clippy::print_stdout, reason = "figures are what this program prints")]
+pub(crate) fn line(text: &str) {
+    println!("{text}");
+}
+
+/// To whom figures are told: people, or a program that reads one JSON object per line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Voice {
+    json: bool,
+}
+
+impl Voice {
+    /// Speaks JSON or to people.
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Tells a figure, what was promised, and whether it holds.
+    pub(crate) fn say(self, what: &str, measured: &str, goal: &str, holds: bool) {
+        if self.json {
+            line(&json!({ "what": what, "measured": measured, "goal": goal, "holds": holds }).to_string());
+        } else {
+            say(what, measured, goal, holds);
+        }
+    }
+
+    /// Tells something in words to people, and as a value to programs.
+    pub(crate) fn tell(self, words: &str, value: &Value) {
+        if self.json { line(&value.to_string()) } else { line(words) }
+    }
 }
 
 /// Milliseconds with two digits.

@@ -1,12 +1,12 @@
 //! From a purge's request to the answer that says that the last of three edges has acknowledged it,
 //! beside what the disk itself needs for a sync.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::disk::syncs;
 use crate::figures::{Samples, ms, say};
 use crate::town::{Town, client};
 
@@ -16,14 +16,14 @@ pub(crate) async fn measure(binary: &Path) -> Result<()> {
     let mut town = Town::new(binary, "64 MiB", "")?;
     town.spawn(&["up"])?;
     town.wait_for_edges().await?;
-    let disk = syncs(town.folder.path())?;
-    let token = std::fs::read_to_string(town.folder.path().join("data/admin.token"))?;
+    let disk = syncs(town.folder.path(), PURGES)?;
+    let token = town.admin_token()?;
     let (client, url) = (client()?, format!("http://{}/v1/purges", town.origin));
     let mut samples = Samples::default();
     for n in 0..PURGES {
         let body = serde_json::json!({ "tags": [format!("tag-{n}")] });
         let begun = Instant::now();
-        let answer = client.post(&url).bearer_auth(token.trim()).json(&body).send().await?;
+        let answer = client.post(&url).bearer_auth(&token).json(&body).send().await?;
         let status = answer.status();
         let receipt: serde_json::Value = answer.json().await?;
         samples.add(begun.elapsed());
@@ -40,17 +40,4 @@ pub(crate) async fn measure(binary: &Path) -> Result<()> {
         samples.at(990) <= disk.at(990) + Duration::from_millis(5),
     );
     Ok(())
-}
-
-/// Appends of 4 KiB, each synced.
-fn syncs(folder: &Path) -> Result<Samples> {
-    let mut file = std::fs::File::create(folder.join("sync"))?;
-    let mut samples = Samples::default();
-    for _ in 0..PURGES {
-        file.write_all(&[7; 4096])?;
-        let begun = Instant::now();
-        file.sync_all()?;
-        samples.add(begun.elapsed());
-    }
-    Ok(samples)
 }

@@ -60,6 +60,21 @@ impl Town {
         Ok(id)
     }
 
+    /// Kills a process that was spawned: SIGKILL, and nothing more runs.
+    pub(crate) fn kill(&mut self, id: u32) -> Result<()> {
+        let at = self.children.iter().position(|child| child.id() == id).context("no such process was spawned")?;
+        let mut child = self.children.swap_remove(at);
+        let killed = child.kill();
+        child.wait()?;
+        Ok(killed?)
+    }
+
+    /// Reads the token that the origin wrote for its administrator.
+    pub(crate) fn admin_token(&self) -> Result<String> {
+        let token = std::fs::read_to_string(self.folder.path().join("data/admin.token"))?;
+        Ok(token.trim().to_owned())
+    }
+
     /// Runs a command to its end and returns how long it took.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<Duration> {
         let begun = Instant::now();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use wire::{Alias, Digest, Grant, NodeName, SiteName};
+use wire::{Alias, Digest, Grant, IdempotencyKey, NodeName, SiteName};
 
 /// What every command takes stands apart from what it takes by itself.
 const GLOBAL: &str = "Global options";
@@ -208,13 +208,19 @@ pub(crate) struct Purge {
     /// Whether to wait for every edge; with `none` a receipt that is still pending is exit code 0, not 3.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) wait: Wait,
-    /// How long to wait; by default the bound of a purge plus one second.
+    /// How long to wait; by default the bound of a purge plus one second, for a dry run two seconds.
     #[arg(long, value_parser = span)]
     pub(crate) timeout: Option<Duration>,
-    /// Says what would be purged, and purges nothing.
+    /// Purges once more after so long, an hour at the most: for upstreams whose replicas lag.
+    #[arg(long, value_parser = span, value_name = "TIME")]
+    pub(crate) again_after: Option<Duration>,
+    /// A name for this purge: sent again with the same within a day, it purges nothing again and prints the first receipt.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<IdempotencyKey>,
+    /// Says what would be purged and how much of it each edge holds, and purges nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Prints the receipt as JSON.
+    /// Prints the receipt, or what a dry run found, as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -279,6 +285,9 @@ pub(crate) enum TokenCommand {
         /// What people call it.
         #[arg(long, default_value = "")]
         name: String,
+        /// How many scopes it may purge per second; without it `origin.purge_rate` counts.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        purge_rate: Option<u64>,
         /// Prints JSON.
         #[arg(long)]
         json: bool,

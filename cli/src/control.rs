@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Body, Certificate, Client, Method, RequestBuilder, Response, StatusCode, redirect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use wire::{Problem, Receipt, Secret};
+use wire::{IdempotencyKey, Problem, Receipt, Secret};
 
 use crate::exit::Failure;
 
@@ -96,7 +96,22 @@ impl Control {
         body: &impl Serialize,
         patience: Duration,
     ) -> Result<T, Failure> {
-        read(self.send(Method::POST, path, |request| request.timeout(patience + PATIENCE).json(body)).await?).await
+        self.post_once(path, body, None, patience).await
+    }
+
+    /// The same under a key, where there is one: sent again it does nothing again.
+    pub(crate) async fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        key: Option<&IdempotencyKey>,
+        patience: Duration,
+    ) -> Result<T, Failure> {
+        let build = |request: RequestBuilder| {
+            let request = request.timeout(patience + PATIENCE).json(body);
+            if let Some(key) = key { request.header("idempotency-key", key.to_field()) } else { request }
+        };
+        read(self.send(Method::POST, path, build).await?).await
     }
 
     /// PUT with a JSON body and, where given, If-Match.

@@ -12,9 +12,9 @@ use crate::{in_force, say};
 pub(crate) async fn run(context: &Context, command: TokenCommand) -> Outcome {
     let control = context.control()?;
     match command {
-        TokenCommand::Create { can, name, json } => {
+        TokenCommand::Create { can, name, purge_rate, json } => {
             warn_of_strangers(&control, &can).await;
-            let issued: TokenIssued = control.post("/v1/tokens", &TokenRequest { name, can }).await?;
+            let issued: TokenIssued = control.post("/v1/tokens", &TokenRequest { name, can, purge_rate }).await?;
             if json {
                 say::json(&issued)?;
             } else {
@@ -28,10 +28,11 @@ pub(crate) async fn run(context: &Context, command: TokenCommand) -> Outcome {
                 say::json(&tokens)?;
             } else {
                 say::table(
-                    ["ID", "NAME", "CAN", "ISSUED"],
+                    ["ID", "NAME", "CAN", "PURGES/S", "ISSUED"],
                     tokens.iter().map(|token| {
                         let can: Vec<_> = token.can.iter().map(ToString::to_string).collect();
-                        [token.id.clone(), token.name.clone(), can.join(", "), token.issued_at.to_string()]
+                        let rate = token.purge_rate.map(|rate| rate.to_string()).unwrap_or_default();
+                        [token.id.clone(), token.name.clone(), can.join(", "), rate, token.issued_at.to_string()]
                     }),
                 )?;
             }

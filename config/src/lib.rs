@@ -30,7 +30,7 @@ pub mod fuzzing;
 pub use complaint::{Complaint, Complaints};
 pub use cookies::{CookieName, CookiePolicy};
 pub use network::{LONGEST_LEASE, Network, Region, Site, WhenFenced};
-pub use nodes::{DnsNode, EdgeNode, OriginNode, TlsFiles};
+pub use nodes::{DnsNode, EdgeNode, OriginNode, PURGE_RATES, TlsFiles};
 pub use query::{ParameterName, QueryChoice, QueryPolicy};
 pub use report::Shown;
 pub use route::{Route, SetCookie, UnsafeInvalidates};

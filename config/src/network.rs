@@ -147,7 +147,7 @@ impl Network {
     /// Returns what the origin adds to a lease before it counts it as ended (L1).
     #[must_use]
     pub fn margin(&self) -> Duration {
-        self.lease / 100 + Duration::from_millis(50)
+        wire::lease_margin(self.lease)
     }
 }
 

@@ -24,6 +24,8 @@ pub struct OriginNode {
     pub ca: Option<SecretRef>,
     /// What followers show it.
     pub follow_token: Option<SecretRef>,
+    /// How many scopes a token may purge per second that has no limit of its own.
+    pub purge_rate: u64,
 }
 
 /// A certificate chain and its key, both PEM.
@@ -91,6 +93,7 @@ impl OriginNode {
                 tls: None,
                 ca: None,
                 follow_token: None,
+                purge_rate: PURGE_RATE,
             };
         };
         let listen = section.parsed_or("listen", ADDRESS, default_listen);
@@ -110,9 +113,16 @@ impl OriginNode {
         section.engine("journal");
         section.engine("blobs");
         let urls = urls.into_iter().map(|url| url.0).collect();
-        Self { listen, urls, tls, ca: section.secret("ca"), follow_token: section.secret("follow_token") }
+        let purge_rate = section.count_within("purge_rate", PURGE_RATE, &PURGE_RATES);
+        Self { listen, urls, tls, ca: section.secret("ca"), follow_token: section.secret("follow_token"), purge_rate }
     }
 }
+
+/// What a busy site's own purges stay far below, and an origin's disk and feeds carry.
+const PURGE_RATE: u64 = 20_000;
+
+/// How many scopes per second any token may be allowed to purge.
+pub const PURGE_RATES: RangeInclusive<u64> = 1..=1_000_000;
 
 /// An origin's base URL, without a slash at its end.
 struct OriginUrl(String);

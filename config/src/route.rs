@@ -76,6 +76,9 @@ pub struct Route {
     pub retry: u64,
     /// Whether connections may become tunnels of another protocol, as for WebSocket (RFC 9110, 7.8).
     pub upgrade: bool,
+    /// Whether readers may name a position of the journal that the answer is not to be older than, and are told the
+    /// edge's own.
+    pub min_position: bool,
     /// A digest of all settings of the route and its upstream: entries of other settings are not valid.
     pub settings: u64,
 }
@@ -158,6 +161,7 @@ impl Route {
             always_slice: section.bool_or("always_slice", false),
             retry: section.count_within("retry", 0, &(0..=3)),
             upgrade: section.bool_or("upgrade", false),
+            min_position: section.bool_or("min_position", false),
             // Last, so that all its keys were asked for.
             upstream: upstream?,
         })
@@ -241,6 +245,7 @@ mod tests {
         assert_eq!(route.unsafe_invalidates, UnsafeInvalidates::Everywhere);
         assert_eq!((route.slice, route.retry), (ByteSize(1 << 20), 0));
         assert!(route.compress && !route.honour_request_directives && !route.always_slice && !route.upgrade);
+        assert!(!route.min_position, "strangers could drive load upstream");
     }
 
     #[test]
@@ -257,6 +262,7 @@ mod tests {
             "key_cookies": ["country"],
             "unsafe_invalidates": "edge",
             "retry": 3,
+            "min_position": true,
         }));
         assert_eq!(route.max_lifetime, Some(Duration::from_secs(86_400)));
         assert_eq!(route.status_lifetimes.get(502), Some(Duration::from_secs(1)));
@@ -266,7 +272,7 @@ mod tests {
         assert_eq!(route.key_headers, ["x-tenant"]);
         assert!(route.cookies.passes("session") && !route.cookies.passes("other"));
         assert_eq!(route.key_cookies.iter().map(CookieName::as_str).collect::<Vec<_>>(), ["country"]);
-        assert_eq!((route.unsafe_invalidates, route.retry), (UnsafeInvalidates::Edge, 3));
+        assert_eq!((route.unsafe_invalidates, route.retry, route.min_position), (UnsafeInvalidates::Edge, 3, true));
     }
 
     #[test]

@@ -9,12 +9,14 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use config::Network;
 use follow::{Apply, NotUnderstood, Vitals};
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
-use wire::{Alias, Class, ConfigVersion, Digest, Event, Fact, FilePath, LiveEdge, PurgeTable, SiteName, SiteState, State, Timestamp};
+use wire::{Alias, ConfigVersion, Digest, Event, Fact, FilePath, LiveEdge, PurgeTable, Question, SiteName, SiteState, State, Timestamp};
 
 use crate::assets::{Change, Manifests, fetch_ahead};
 use crate::gateway::Responses;
 use crate::metrics::Metrics;
+use crate::validity::InForce;
 
 /// How long applying a publish waits for its manifest and first blobs. A purge behind it must not wait longer.
 const PREFETCH: Duration = Duration::from_millis(500);
@@ -28,6 +30,13 @@ pub(crate) struct View {
     pub(crate) sites: HashMap<SiteName, SiteView>,
     /// Rises when all that was held had to be dropped: a fill from before may not be stored.
     pub(crate) generation: u64,
+}
+
+impl View {
+    /// Returns what decides which entries are valid.
+    pub(crate) fn in_force(&self) -> InForce<'_> {
+        InForce { purges: &self.purges, generation: self.generation }
+    }
 }
 
 /// Which versions a site shows.
@@ -68,6 +77,8 @@ pub(crate) struct Applied {
     manifests: Arc<Manifests>,
     responses: Arc<Responses>,
     metrics: Arc<Metrics>,
+    /// Where what an origin asks waits for its answer.
+    questions: mpsc::Sender<Question>,
     draining: AtomicBool,
     generation: AtomicU64,
     /// What is still fetched ahead for the last switch. The next one ends it, and so does the end of this node.
@@ -75,12 +86,18 @@ pub(crate) struct Applied {
 }
 
 impl Applied {
-    pub(crate) fn new(manifests: Arc<Manifests>, responses: Arc<Responses>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        manifests: Arc<Manifests>,
+        responses: Arc<Responses>,
+        metrics: Arc<Metrics>,
+        questions: mpsc::Sender<Question>,
+    ) -> Self {
         Self {
             view: ArcSwapOption::empty(),
             manifests,
             responses,
             metrics,
+            questions,
             draining: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             ahead: Mutex::default(),
@@ -166,16 +183,7 @@ impl Apply for Applied {
     async fn apply(&self, state: &State, events: &[Event]) -> Result<(), NotUnderstood> {
         let Some(view) = self.view() else { return self.load(state, false).await };
         // Purges wait for nothing else.
-        for event in events {
-            match &event.fact {
-                Fact::Purged { owner, mode, scopes } => view.purges.apply(event.seq, owner, *mode, scopes),
-                Fact::Unknown { class: Class::Purge, .. } => {
-                    let all = [wire::Scope::Unknown(serde_json::Value::Null)];
-                    view.purges.apply(event.seq, &wire::Owner::default(), wire::Mode::Hard, &all);
-                }
-                _ => {}
-            }
-        }
+        events.iter().for_each(|event| view.purges.hear(event));
         if events.iter().any(changes_view) {
             let (network, config) = if state.config.as_ref().is_some_and(|version| version.number == view.config) {
                 (Arc::clone(&view.network), view.config)
@@ -196,6 +204,14 @@ impl Apply for Applied {
     }
 
     fn live(&self, _live: &[LiveEdge]) {}
+
+    fn asked(&self, questions: Vec<Question>) {
+        for question in questions {
+            if let Err(error) = self.questions.try_send(question) {
+                tracing::debug!("a question stays without an answer: {error}");
+            }
+        }
+    }
 
     fn vitals(&self) -> Vitals {
         Vitals { draining: self.is_draining(), load: 0.0, counts: self.metrics.counts() }

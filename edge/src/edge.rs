@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use config::{EdgeNode, Rule};
-use follow::{Lease, Origins, boottime};
+use config::{EdgeNode, Route, Rule};
+use follow::{Lease, Origins, Standing, boottime};
 use http::header::{ALLOW, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use crate::applied::Applied;
+use crate::applied::{Applied, View};
 use crate::assets::{self, Assets, Folder, Manifests};
 use crate::door::{Exchange, Incoming};
-use crate::gateway::{self, Asker, Client, Moment, Responses};
+use crate::gateway::{self, Asker, Client, Footing, Moment, Purging, Responses, WaitingRoom};
 use crate::memory::Memory;
 use crate::message::{ByteStream, Request, Response};
 use crate::metrics::Metrics;
@@ -36,6 +36,8 @@ pub(crate) struct Edge {
     pub(crate) responses: Arc<Responses>,
     pub(crate) origins: Arc<Origins>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) waiting_room: WaitingRoom,
+    pub(crate) purging: Purging,
     /// Where fills run: they outlive the connection that asked for them.
     pub(crate) runtime: tokio::runtime::Handle,
 }
@@ -44,14 +46,16 @@ pub(crate) struct Edge {
 pub(crate) async fn answer(edge: &Arc<Edge>, request: Request) -> Response {
     let begun = Instant::now();
     let Request { asked, body, peer, exchange } = request;
+    let ground = Ground::of(edge);
+    let standing = ground.standing;
     let answer = match asked {
         Normalised::OptionsOfServer => {
-            Answered { method: Method::OPTIONS, target: "*".to_owned(), id: String::new(), answer: options_of_server() }
+            Answered { method: Method::OPTIONS, target: "*".to_owned(), id: String::new(), standing, answer: options_of_server() }
         }
         Normalised::Ask(mut ask) => {
             let id = request_id(&mut ask.headers);
-            let answer = journey(edge, &ask, body, peer, &exchange).await;
-            Answered { method: ask.method, target: ask.target.to_string(), id, answer }
+            let answer = journey(edge, &ask, ground, body, Way { peer, exchange: &exchange }).await;
+            Answered { method: ask.method, target: ask.target.to_string(), id, standing, answer }
         }
     };
     tell(edge, answer, peer, begun)
@@ -59,8 +63,29 @@ pub(crate) async fn answer(edge: &Arc<Edge>, request: Request) -> Response {
 
 /// Answers what is no request, or can't be served at all.
 pub(crate) fn refuse(edge: &Edge, refusal: &Refusal, peer: SocketAddr) -> Response {
-    let answer = Answered { method: Method::default(), target: String::new(), id: String::new(), answer: Answer::refused("edge", refusal) };
+    let (standing, answer) = (edge.lease.standing(), Answer::refused("edge", refusal));
+    let answer = Answered { method: Method::default(), target: String::new(), id: String::new(), standing, answer };
     tell(edge, answer, peer, Instant::now())
+}
+
+/// What a request stands on: what is in force, and whether this edge may rely on it. Read once, after the request was.
+struct Ground {
+    view: Option<Arc<View>>,
+    standing: Standing,
+}
+
+impl Ground {
+    /// The view comes first, so that a position of another history never goes with this one's view.
+    fn of(edge: &Edge) -> Self {
+        Self { view: edge.applied.view(), standing: edge.lease.standing() }
+    }
+}
+
+/// Where a request came from, and the way back there.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    peer: SocketAddr,
+    exchange: &'a Arc<Exchange>,
 }
 
 /// An answer, and what the log says that it is to.
@@ -68,12 +93,19 @@ struct Answered {
     method: Method,
     target: String,
     id: String,
+    /// How the edge stood when it had read the request.
+    standing: Standing,
     answer: Answer,
 }
 
 /// Tells the client, the metrics and the log how an answer came to be: all of them from one value.
 fn tell(edge: &Edge, answered: Answered, peer: SocketAddr, begun: Instant) -> Response {
-    let Answered { method, target, id, answer: Answer { mut response, outcome } } = answered;
+    let Answered { method, target, id, standing, answer: Answer { mut response, outcome } } = answered;
+    let outcome = outcome.of_standing(&standing);
+    let fenced = outcome.status.is_fenced();
+    if fenced {
+        edge.metrics.fenced_responses.inc();
+    }
     if let Ok(value) = HeaderValue::from_bytes(outcome.status.value().as_bytes()) {
         // Members of caches behind us stand before ours (RFC 9211, 2).
         response.headers.append(CACHE_STATUS, value);
@@ -82,32 +114,63 @@ fn tell(edge: &Edge, answered: Answered, peer: SocketAddr, begun: Instant) -> Re
     edge.metrics.answered(&outcome.labels(), took);
     tracing::debug!(
         target: "access", id, %method, target, client = %peer.ip(), status = response.status.as_u16(), kind = outcome.kind, result = outcome.result,
-        tier = outcome.tier, detail = outcome.detail, duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), bytes = response.body.len(),
+        tier = outcome.tier, detail = outcome.detail, fenced, duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), bytes = response.body.len(),
         "{method} {target} {}", response.status.as_u16()
     );
     response
 }
 
-async fn journey(edge: &Arc<Edge>, ask: &Ask, body: Option<Incoming>, peer: SocketAddr, exchange: &Arc<Exchange>) -> Answer {
-    let Some(view) = edge.applied.view() else { return Answer::refused("edge", &Refusal::NotReady) };
-    let Some(rule) = view.network.rule_for(&ask.host, ask.target.path()) else { return Answer::refused("edge", &Refusal::NoSuchHost) };
-    // Position and lease are read once, after the request was.
-    let moment = Moment { boot: boottime(), standing: edge.lease.standing(), generation: view.generation };
-    match rule {
-        Rule::Site(site) => assets::serve(edge, ask, site, view.sites.get(&site.name), &moment.standing).await,
-        Rule::Route(route) => {
-            let most = route.max_request_body.0;
-            if announced_length(ask).is_some_and(|length| length > most) {
-                return Answer::refused("route", &Refusal::BodyTooLarge);
-            }
-            exchange.limit_body(most);
-            let client = Client::of(peer, &ask.headers, &edge.node.trusted_proxies);
-            let body = body.map(|body| Box::pin(body) as ByteStream);
-            let answer = gateway::serve(edge, &view, route, ask, body, Asker { client, moment, exchange }).await;
-            // A body that broke off is why the upstream had no answer.
-            exchange.broken().map_or(answer, |refusal| Answer::refused("route", &refusal))
-        }
+async fn journey(edge: &Arc<Edge>, ask: &Ask, mut ground: Ground, body: Option<Incoming>, way: Way<'_>) -> Answer {
+    if gateway::is_purge(&ask.method) {
+        // It waits for edges far away, and is no part of what is in a hurry here.
+        return Box::pin(gateway::forward_purge(edge, ask, ground.view.as_deref())).await;
     }
+    let mut footing = None;
+    loop {
+        let Some(view) = &ground.view else { return Answer::refused("edge", &Refusal::NotReady) };
+        let Some(rule) = view.network.rule_for(&ask.host, ask.target.path()) else { return Answer::refused("edge", &Refusal::NoSuchHost) };
+        match rule {
+            Rule::Site(site) => return assets::serve(edge, ask, site, view.sites.get(&site.name), &ground.standing).await,
+            Rule::Route(route) if footing.is_none() && may_name_position(route, ask) => match gateway::settle(edge, &ask.headers).await {
+                Ok(settled) => footing = Some(settled),
+                Err(refusal) => return Answer::refused("route", &refusal),
+            },
+            Rule::Route(route) => return by_route(edge, ask, (view, route), ground.standing, footing, body, way).await,
+        }
+        // What is looked up is read after what the reader is told of: that must not say more.
+        ground = Ground::of(edge);
+    }
+}
+
+/// Whether a reader may name a position that its answer is not to be older than.
+fn may_name_position(route: &Route, ask: &Ask) -> bool {
+    route.min_position && matches!(ask.method, Method::GET | Method::HEAD)
+}
+
+async fn by_route(
+    edge: &Arc<Edge>,
+    ask: &Ask,
+    (view, route): (&Arc<View>, &Route),
+    standing: Standing,
+    footing: Option<Footing>,
+    body: Option<Incoming>,
+    Way { peer, exchange }: Way<'_>,
+) -> Answer {
+    let moment = Moment { boot: boottime(), standing, generation: view.generation };
+    let most = route.max_request_body.0;
+    if announced_length(ask).is_some_and(|length| length > most) {
+        return Answer::refused("route", &Refusal::BodyTooLarge);
+    }
+    exchange.limit_body(most);
+    let client = Client::of(peer, &ask.headers, &edge.node.trusted_proxies);
+    let body = body.map(|body| Box::pin(body) as ByteStream);
+    let asker = Asker { client, moment, exchange, footing: footing.unwrap_or_default() };
+    let mut answer = gateway::serve(edge, view, route, ask, body, asker).await;
+    if let Some(footing) = footing {
+        footing.tell(&mut answer.response.headers);
+    }
+    // A body that broke off is why the upstream had no answer.
+    exchange.broken().map_or(answer, |refusal| Answer::refused("route", &refusal))
 }
 
 fn announced_length(ask: &Ask) -> Option<u64> {

@@ -126,7 +126,7 @@ fn by_route(edge: &Edge, url: &UrlScope, view: &crate::applied::View, route: &co
     let plain = Client { scheme: Scheme::Http, addresses: vec![] };
     let headers =
         view.network.upstreams.get(&route.upstream).map(|upstream| upstream_headers(&ask, &plain, route, upstream)).unwrap_or_default();
-    let found = find(stored.as_deref(), route, &view.purges, (&key.host, &key.target), &headers, &Wishes::default(), &moment);
+    let found = find(stored.as_deref(), route, &view.purges, key.place(), &headers, &Wishes::default(), &moment);
     let next_request = match &found {
         Found::Fresh(_) => "hit".to_owned(),
         Found::Stale(_) => "stale".to_owned(),
@@ -174,13 +174,13 @@ fn variant(entry: &Entry, view: &crate::applied::View, route: &config::Route, ke
         stale_if_error_s: head.terms.stale_if_error.as_secs(),
         disconnected_s: head.terms.disconnected.as_secs(),
         tags: head.tags.iter().map(ToString::to_string).collect(),
-        filled_at: head.filled_at,
+        filled_at: head.provenance.filled_at,
         tier: "l1",
-        purged_by: match view.purges.matched(&head.slots, &key.host, &key.target, head.filled_at) {
+        purged_by: match head.provenance.matched(key.place(), view.in_force()) {
             Matched::Nothing => None,
             Matched::Soft(seq) => Some(format!("soft purge {seq}")),
             Matched::Hard(seq) => Some(format!("hard purge {seq}")),
         },
-        settings_changed: head.settings != route.settings,
+        settings_changed: head.provenance.settings != route.settings,
     }
 }

@@ -9,6 +9,7 @@ mod message;
 mod edge;
 mod normalise;
 mod applied;
+mod validity;
 mod assets;
 mod gateway;
 mod memory;
@@ -25,3 +26,12 @@ mod start;
 pub mod fuzzing;
 
 pub use start::{Edge, Running};
+
+/// The parts that decide, without any clock, disk or socket: what the simulation drives.
+pub mod cores {
+    pub use crate::gateway::{Begun, FillTable, Part, Tombstones};
+    pub use crate::validity::{
+        Arrival, Buried, InForce, Place, Provenance, Said, Shared, Validity, may_join, may_rely, may_renew, may_share, may_store, may_take,
+        of_shared, renewed_at,
+    };
+}

@@ -72,6 +72,12 @@ impl Memory {
         });
     }
 
+    /// Goes over the responses, without a lock and without making any of them look used. What is stored while it does
+    /// may be missed.
+    pub(crate) fn responses(&self) -> impl Iterator<Item = (Arc<HeldKey>, Arc<Stored>)> {
+        self.0.iter().filter_map(|(key, held)| if let Held::Responses(stored) = held { Some((key, stored)) } else { None })
+    }
+
     /// Drops everything.
     pub(crate) fn clear(&self) {
         self.0.invalidate_all();

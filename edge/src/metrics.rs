@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     pub(crate) upstream_requests: Counter,
     pub(crate) collapsed: Counter,
     pub(crate) unstorable_tags: Counter,
+    pub(crate) fenced_responses: Counter,
     gauges: BTreeMap<&'static str, Gauge<u64, AtomicU64>>,
 }
 
@@ -81,6 +82,7 @@ impl Metrics {
         let upstream_requests = counter("upstream_requests", "Requests sent to upstreams");
         let collapsed = counter("collapsed", "Requests that shared the fill of another");
         let unstorable_tags = counter("unstorable_tags", "Responses not stored since their tags don't fit: nothing is unpurgeable");
+        let fenced_responses = counter("fenced_responses", "Answers that this edge gave without a lease");
         let mut gauges = BTreeMap::new();
         for (name, help) in GAUGES {
             let gauge = Gauge::default();
@@ -96,6 +98,7 @@ impl Metrics {
             upstream_requests,
             collapsed,
             unstorable_tags,
+            fenced_responses,
             gauges,
         }
     }

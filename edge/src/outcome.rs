@@ -1,6 +1,7 @@
 //! How a request was answered: one value that `Cache-Status`, the access log, the metrics and
 //! `explain` all report from.
 
+use follow::Standing;
 use http::StatusCode;
 
 use crate::message::Response;
@@ -74,6 +75,14 @@ impl Outcome {
         let status = CacheStatus::forwarded(reason).with_status(answered).with_stored(stored);
         let status = if let Some(detail) = detail { status.with_detail(detail) } else { status };
         Self { kind: "route", result, tier: "upstream", detail, status }
+    }
+
+    /// The same, of an edge that stood so when it had read the request: one that was fenced says so, whatever else
+    /// there is to say. Its lease may also have run out since, as the detail tells then.
+    pub(crate) fn of_standing(mut self, standing: &Standing) -> Self {
+        let is_fenced = !standing.holds() || self.detail == Some("fenced");
+        self.status = self.status.with_fenced(is_fenced);
+        self
     }
 
     /// The same, when the upstream was asked and had no answer.

@@ -54,6 +54,12 @@ pub(crate) enum Refusal {
     /// No such file.
     #[error("there is no such page")]
     NotFound,
+    /// A reader names a position that is none.
+    #[error("Atoll-Min-Position needs exactly one position as receipts and Atoll-Position tell them: EPOCH.SEQ.CHAIN")]
+    BadPosition,
+    /// A reader names a position that the journal has not come to.
+    #[error("Atoll-Min-Position is beyond the journal's end")]
+    BeyondJournal,
     /// The request came through this network before.
     #[error("the request went in a circle")]
     Loop,
@@ -88,6 +94,7 @@ impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::BadHost | Self::BadTarget(_) | Self::ForeignTarget | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::BadPosition | Self::BeyondJournal => StatusCode::BAD_REQUEST,
             Self::UnknownVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -123,6 +130,8 @@ impl Refusal {
             Self::NoSuchHost => "no-such-host",
             Self::NothingPublished => "nothing-published",
             Self::NotFound => "not-found",
+            Self::BadPosition => "bad-position",
+            Self::BeyondJournal => "beyond-journal",
             Self::Loop => "loop",
             Self::BodyTooLarge => "body-too-large",
             Self::Fenced => "fenced",

@@ -9,14 +9,15 @@ use actix_web::{App, HttpServer, web};
 use anyhow::{Context as _, Result};
 use config::{EdgeNode, Settings};
 use follow::{Following, Lease, Origins};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wire::{NodeName, Role, Secret};
+use wire::{NodeName, Question, Role, Secret};
 
 use crate::applied::Applied;
 use crate::assets::{Assets, Folder, Manifests};
 use crate::door::GRACE_S;
-use crate::gateway::Responses;
+use crate::gateway::{Purging, QUESTIONS, Responses, WaitingRoom, answer_questions};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::{admin, door};
@@ -89,7 +90,8 @@ impl Edge {
         let ca = settings.origin.ca.as_ref().map(|ca| ca.read()).transpose().context("failed to get origin.ca")?;
         let origins = Arc::new(Origins::new(urls, token, ca.as_deref())?);
         let folder = Folder::open(&root.join("assets"), node.disk.0).with_context(|| format!("failed to open {}", root.display()))?;
-        let edge = Arc::new(build(node, folder, origins));
+        let (questions, asked) = mpsc::channel(QUESTIONS);
+        let edge = Arc::new(build(node, folder, origins, questions));
         let settings = follow::Settings {
             name: edge.node.name.clone(),
             role: Role::Edge,
@@ -103,6 +105,7 @@ impl Edge {
         let stopped = stop.clone();
         let mut tasks = vec![
             tokio::spawn(tidy(Arc::clone(&edge.memory), stop.clone())),
+            tokio::spawn(answer_questions(Arc::clone(&edge), asked, stop.clone())),
             tokio::spawn(async move { announcing.responses.announcer.run(Arc::clone(&announcing.origins), stopped).await }),
         ];
         let servers = serve(&edge, listeners, admin_listener, &mut tasks)?;
@@ -118,7 +121,7 @@ fn bind(node: &EdgeNode) -> Result<Vec<TcpListener>> {
     node.listen.iter().map(bind).collect()
 }
 
-fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>) -> crate::edge::Edge {
+fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>, questions: mpsc::Sender<Question>) -> crate::edge::Edge {
     // What flows is given a quarter, and no less than the largest objects need.
     let flowing = usize::try_from(node.memory.0 / 4).unwrap_or(usize::MAX).max(FLOWING_LEAST);
     let memory = Arc::new(Memory::new(node.memory.0.saturating_sub(RESERVED)));
@@ -126,7 +129,7 @@ fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>) -> crate::edge::
     let assets = Arc::new(Assets::new(Arc::clone(&memory), Arc::clone(&folder), Arc::clone(&origins)));
     let manifests = Arc::new(Manifests::new(Arc::clone(&assets)));
     let responses = Arc::new(Responses::new(Arc::clone(&memory), flowing));
-    let applied = Arc::new(Applied::new(Arc::clone(&manifests), Arc::clone(&responses), Arc::clone(&metrics)));
+    let applied = Arc::new(Applied::new(Arc::clone(&manifests), Arc::clone(&responses), Arc::clone(&metrics), questions));
     crate::edge::Edge {
         node,
         applied,
@@ -138,6 +141,8 @@ fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>) -> crate::edge::
         responses,
         origins,
         metrics,
+        waiting_room: WaitingRoom::default(),
+        purging: Purging::default(),
         runtime: tokio::runtime::Handle::current(),
     }
 }

@@ -24,13 +24,14 @@ pub fn kept(folder: &Path, bytes: &[u8]) {
         return;
     }
     let Ok((mut kept, Some(follower))) = Kept::open(folder) else { return };
-    let here = follower.position();
+    let here = follower.folded();
     let Some(next) = here.seq.checked_add(1) else { return };
-    let line = FeedLine { epoch: here.epoch, from: here.seq, to: next, chain: Chain::START, head: next, events: Vec::new(), live: None };
+    let (chain, events, questions) = (Chain::START, Vec::new(), Vec::new());
+    let line = FeedLine { epoch: here.epoch, from: here.seq, to: next, chain, head: next, events, live: None, questions };
     assert!(kept.add(&line).is_ok(), "a line can't be kept");
     drop(kept);
     let again = Kept::open(folder).ok().and_then(|(_, follower)| follower);
-    let seq = again.map(|follower| follower.position().seq);
+    let seq = again.map(|follower| follower.folded().seq);
     assert!(seq == Some(next), "a line was kept behind {here}, but {seq:?} is the last one read");
 }
 
@@ -45,7 +46,8 @@ mod tests {
 
     fn line(from: u64, to: u64) -> Vec<u8> {
         let epoch = Epoch::from_bytes([1; 8]);
-        let line = FeedLine { epoch, from, to, chain: Chain::START, head: to, events: Vec::new(), live: None };
+        let (chain, events, questions) = (Chain::START, Vec::new(), Vec::new());
+        let line = FeedLine { epoch, from, to, chain, head: to, events, live: None, questions };
         let mut text = serde_json::to_vec(&line).unwrap();
         text.push(b'\n');
         text

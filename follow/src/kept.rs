@@ -124,11 +124,12 @@ mod tests {
     use wire::{Chain, Epoch};
 
     fn line(from: u64, to: u64) -> FeedLine {
-        FeedLine { epoch: Epoch::from_bytes([1; 8]), from, to, chain: Chain::START, head: to, events: vec![], live: None }
+        let (epoch, chain) = (Epoch::from_bytes([1; 8]), Chain::START);
+        FeedLine { epoch, from, to, chain, head: to, events: vec![], live: None, questions: vec![] }
     }
 
     fn kept_seq(folder: &Path) -> Option<u64> {
-        Kept::open(folder).unwrap().1.map(|follower| follower.position().seq)
+        Kept::open(folder).unwrap().1.map(|follower| follower.folded().seq)
     }
 
     #[test]

@@ -1,15 +1,14 @@
 //! The lease as the hit path asks for it: two atomic loads and two clock reads, never a cached time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::{boottime, walltime};
+use tokio::sync::watch;
+use wire::mistake::{Mistake, makes};
+use wire::{Epoch, Position, lease_margin};
 
-/// How far wall time may move against boot time before the machine counts as having been stopped:
-/// one hundredth of a lease and 50 ms, as the origin's margin (L1).
-fn margin(lease: Duration) -> Duration {
-    lease / 100 + Duration::from_millis(50)
-}
+use crate::clock::{boottime, walltime};
 
 /// What a node may rely on. Shared by its hit path and its follower.
 #[derive(Debug, Default)]
@@ -17,20 +16,33 @@ pub struct Lease {
     applied: AtomicU64,
     /// The journal's last seq, as far as the origin has told.
     head: AtomicU64,
-    /// CLOCK_BOOTTIME at which the lease ends; 0 for none.
+    /// CLOCK_BOOTTIME at which the lease ends or has ended; 0 where there never was one.
     until_ns: AtomicU64,
-    /// CLOCK_BOOTTIME at which the last one ended or will end, for `when_fenced = { serve_for }`.
-    last_until_ns: AtomicU64,
-    /// Wall time minus boot time when the lease was granted, wrapping.
+    /// Wall time minus boot time when its ack was sent, wrapping.
     offset_ns: AtomicU64,
-    margin_ns: AtomicU64,
+    /// How far that may have moved since.
+    tolerance_ns: AtomicU64,
+    /// What `applied` is the seq of, for readers who are told of it or wait for it.
+    in_force: watch::Sender<Option<Position>>,
+    told: Mutex<Option<Told>>,
+}
+
+/// What an origin answered last: where its journal ended.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    epoch: Epoch,
+    head: u64,
+    /// CLOCK_BOOTTIME at which it was asked: what had a position by then is part of the answer.
+    asked: Duration,
 }
 
 /// When an ack was sent, by both clocks.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sent {
-    boot: Duration,
-    wall: Duration,
+pub struct Sent {
+    /// CLOCK_BOOTTIME.
+    pub boot: Duration,
+    /// CLOCK_REALTIME.
+    pub wall: Duration,
 }
 
 impl Sent {
@@ -68,23 +80,26 @@ impl Lease {
         self.standing_at(boottime(), walltime())
     }
 
-    fn standing_at(&self, boot: Duration, wall: Duration) -> Standing {
+    /// Returns how the node stands at a moment, by both clocks.
+    #[must_use]
+    pub fn standing_at(&self, boot: Duration, wall: Duration) -> Standing {
         let applied = self.applied.load(Ordering::Acquire);
+        // Before its end is read: whoever sees the clocks of a new lease does not see the end of the one before.
+        let jump = self.jump(boot, wall);
         let until = self.until_ns.load(Ordering::Acquire);
-        let moved = nanos(wall).wrapping_sub(nanos(boot)).wrapping_sub(self.offset_ns.load(Ordering::Relaxed));
-        let jumped = moved.min(moved.wrapping_neg()) > self.margin_ns.load(Ordering::Relaxed);
-        let fenced_for = (nanos(boot) >= until || jumped).then(|| {
-            match self.last_until_ns.load(Ordering::Relaxed) {
+        let fenced_for = (nanos(boot) >= until || jump.is_some()).then(|| {
+            if until == 0 {
                 // It never had a lease in this life: nobody knows for how long it has been fenced.
-                0 => Duration::MAX,
-                ended => boot.saturating_sub(Duration::from_nanos(ended)),
+                return Duration::MAX;
             }
+            // While the machine was stopped its boot clock may have stood still.
+            boot.saturating_sub(Duration::from_nanos(until)) + jump.unwrap_or_default()
         });
         Standing { applied, fenced_for }
     }
 
     /// The origin told how long its journal is.
-    pub(crate) fn set_head(&self, seq: u64) {
+    pub fn set_head(&self, seq: u64) {
         self.head.store(seq, Ordering::Relaxed);
     }
 
@@ -99,18 +114,80 @@ impl Lease {
         self.applied.store(seq, Ordering::Release);
     }
 
-    /// A lease was granted for an ack that was sent at `sent` (L1: it runs from there, and so does the
-    /// comparison of the clocks: a machine may be stopped while the answer is on its way).
-    pub(crate) fn grant(&self, sent: Sent, lease: Duration) {
-        let until = nanos(sent.boot + lease);
-        self.offset_ns.store(nanos(sent.wall).wrapping_sub(nanos(sent.boot)), Ordering::Relaxed);
-        self.margin_ns.store(nanos(margin(lease)), Ordering::Relaxed);
-        self.last_until_ns.fetch_max(until, Ordering::Relaxed);
-        self.until_ns.fetch_max(until, Ordering::AcqRel);
+    /// The same, for a place in the journal that readers may name.
+    pub(crate) fn set_in_force(&self, position: Position) {
+        self.set_applied(position.seq);
+        self.in_force.send_replace(Some(position));
     }
 
-    /// Gives the lease up: what is held here fits no history any more.
-    pub(crate) fn drop_lease(&self) {
+    /// The journal is of another history: nothing of it is in force yet.
+    pub(crate) fn set_nothing_in_force(&self) {
+        self.in_force.send_replace(None);
+        self.set_applied(0);
+    }
+
+    /// Returns up to where everything is in force here, once something is. Who tells others of it reads it before
+    /// what is in force: it may move on in between.
+    #[must_use]
+    pub fn in_force(&self) -> Option<Position> {
+        *self.in_force.borrow()
+    }
+
+    /// Returns the same for who waits until it has moved on.
+    #[must_use]
+    pub fn watch_in_force(&self) -> watch::Receiver<Option<Position>> {
+        self.in_force.subscribe()
+    }
+
+    /// An origin answered what was sent at `sent`: the last seq of this life of its journal was `head`.
+    pub(crate) fn set_told(&self, epoch: Epoch, head: u64, sent: Sent) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.asked <= sent.boot) {
+            *told = Some(Told { epoch, head, asked: sent.boot });
+        }
+    }
+
+    /// Tells whether the journal ended before `position` at a moment after `since` (CLOCK_BOOTTIME), so that nobody had
+    /// come to know such a position by then. That is not known before an origin has answered something that was sent
+    /// after `since`: what comes by the feed may have been on its way for long.
+    #[must_use]
+    pub fn is_beyond(&self, position: &Position, since: Duration) -> bool {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.is_some_and(|told| told.epoch == position.epoch && told.head < position.seq && told.asked >= since)
+    }
+
+    /// Returns how far the wall clock has moved against the boot clock since the lease's ack was sent, where that is
+    /// more than it may: then the machine was stopped, or somebody has set its clock.
+    fn jump(&self, boot: Duration, wall: Duration) -> Option<Duration> {
+        let offset = self.offset_ns.load(Ordering::Acquire);
+        let tolerance = self.tolerance_ns.load(Ordering::Acquire);
+        let moved = nanos(wall).wrapping_sub(nanos(boot)).wrapping_sub(offset);
+        let moved = moved.min(moved.wrapping_neg());
+        (moved > tolerance && !makes(Mistake::ClockJumpIgnored)).then(|| Duration::from_nanos(moved))
+    }
+
+    /// A lease was granted for an ack that was sent at `sent` (L1: it runs from there, and so does the
+    /// comparison of the clocks: a machine may be stopped while the answer is on its way).
+    ///
+    /// It may be shorter than the one before, or its answer late: then that one runs on, by the clocks that it was
+    /// granted by. One from before a jump is over, however long it was.
+    pub fn grant(&self, sent: Sent, lease: Duration) {
+        let until = nanos(sent.boot + lease);
+        let has_jumped = self.jump(sent.boot, sent.wall).is_some();
+        if has_jumped {
+            self.until_ns.store(0, Ordering::Release);
+        } else if until <= self.until_ns.load(Ordering::Acquire) {
+            return;
+        }
+        self.offset_ns.store(nanos(sent.wall).wrapping_sub(nanos(sent.boot)), Ordering::Release);
+        // The other half of the margin is for clocks that run at another rate.
+        self.tolerance_ns.store(nanos(lease_margin(lease) / 2), Ordering::Release);
+        self.until_ns.store(until, Ordering::Release);
+    }
+
+    /// Gives the lease up: what is held here fits no history any more. For the next one the node never had a lease,
+    /// and the origin does not know that it may go on serving (P7).
+    pub fn drop_lease(&self) {
         self.until_ns.store(0, Ordering::Release);
     }
 }
@@ -136,6 +213,31 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_from_before_a_jump_is_over_however_long_it_was() {
+        let lease = Lease::default();
+        lease.grant(Sent { boot: at(1000), wall: at(9000) }, LEASE * 3);
+        lease.grant(Sent { boot: at(2000), wall: at(12_000) }, LEASE);
+        assert!(lease.standing_at(at(6999), at(16_999)).holds());
+        assert!(!lease.standing_at(at(7000), at(17_000)).holds());
+    }
+
+    #[test]
+    fn p7_the_time_that_a_machine_was_stopped_counts_as_fenced() {
+        let lease = Lease::default();
+        lease.grant(Sent { boot: at(1000), wall: at(50_000) }, LEASE);
+        assert_eq!(lease.standing_at(at(2000), at(61_000)).fenced_for, Some(at(10_000)));
+        assert_eq!(lease.standing_at(at(7000), at(66_000)).fenced_for, Some(at(11_000)));
+    }
+
+    #[test]
+    fn in_another_history_a_node_never_had_a_lease() {
+        let lease = Lease::default();
+        lease.grant(Sent { boot: at(1000), wall: at(9000) }, LEASE);
+        lease.drop_lease();
+        assert_eq!(lease.standing_at(at(2000), at(10_000)).fenced_for, Some(Duration::MAX));
+    }
+
+    #[test]
     fn a_late_answer_never_shortens_a_lease() {
         let lease = Lease::default();
         lease.grant(Sent { boot: at(3000), wall: at(3000) }, LEASE);
@@ -147,8 +249,36 @@ mod tests {
     fn a_jump_of_the_wall_clock_either_way_ends_the_lease() {
         let lease = Lease::default();
         lease.grant(Sent { boot: at(1000), wall: at(50_000) }, LEASE);
-        assert!(lease.standing_at(at(2000), at(51_090)).holds());
-        assert!(!lease.standing_at(at(2000), at(51_150)).holds());
-        assert!(!lease.standing_at(at(2000), at(50_850)).holds());
+        assert!(lease.standing_at(at(2000), at(51_049)).holds());
+        assert!(!lease.standing_at(at(2000), at(51_051)).holds());
+        assert!(!lease.standing_at(at(2000), at(50_949)).holds());
+    }
+
+    #[test]
+    fn what_is_in_force_is_told_with_its_whole_position_and_given_up_with_its_history() {
+        let lease = Lease::default();
+        let watching = lease.watch_in_force();
+        assert_eq!(lease.in_force(), None);
+        let position = Position { seq: 7, ..Position::start(Epoch::from_bytes([1; 8])) };
+        lease.set_in_force(position);
+        assert_eq!((lease.in_force(), lease.standing_at(at(1), at(1)).applied), (Some(position), 7));
+        assert!(watching.has_changed().unwrap());
+        lease.set_nothing_in_force();
+        assert_eq!((lease.in_force(), lease.standing_at(at(1), at(1)).applied), (None, 0));
+    }
+
+    #[test]
+    fn a_position_is_beyond_the_journal_only_where_an_origin_was_asked_later_and_says_so() {
+        let lease = Lease::default();
+        let position = |epoch, seq| Position { seq, ..Position::start(Epoch::from_bytes([epoch; 8])) };
+        let is_beyond = |seq, since| lease.is_beyond(&position(1, seq), at(since));
+        lease.set_head(9);
+        assert!(!is_beyond(10, 0), "what the feed brings may be old");
+        lease.set_told(Epoch::from_bytes([1; 8]), 9, Sent { boot: at(1000), wall: at(1000) });
+        assert!(is_beyond(10, 1000) && !is_beyond(9, 1000));
+        assert!(!is_beyond(10, 1001), "it may have been written since");
+        assert!(!lease.is_beyond(&position(2, 10), at(1000)), "of another history nobody knows the end");
+        lease.set_told(Epoch::from_bytes([1; 8]), 8, Sent { boot: at(999), wall: at(999) });
+        assert!(!is_beyond(9, 999), "a late answer is none");
     }
 }

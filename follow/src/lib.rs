@@ -19,9 +19,9 @@ pub mod fuzzing;
 
 pub use causes::causes;
 pub use clock::boottime;
-pub use follower::{Follower, Refusal};
+pub use follower::{Follower, Refusal, may_load};
 pub use kept::{Kept, KeptError};
-pub use lease::{Lease, Standing};
+pub use lease::{Lease, Sent, Standing};
 pub use origin::{Origins, OriginsError};
 pub use run::{Apply, Following, NotUnderstood, Settings, Vitals, start};
 pub use trouble::Trouble;

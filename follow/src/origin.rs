@@ -47,6 +47,8 @@ pub enum OriginsError {
         status: u16,
         /// What it said.
         detail: String,
+        /// Whether it says that its journal lost what was shown to it.
+        is_lost: bool,
     },
     /// The answer can't be read.
     #[error("{url}: the answer is not understood: {error}")]
@@ -104,8 +106,21 @@ impl Origins {
         if status.is_success() {
             return Ok(response);
         }
-        let problem = response.json::<wire::Problem>().await.map(|problem| problem.detail);
-        Err(OriginsError::Refused { url: url.to_owned(), status: status.as_u16(), detail: problem.unwrap_or_default() })
+        let problem = response.json::<wire::Problem>().await.ok();
+        let is_lost = problem.as_ref().is_some_and(|problem| problem.more.get(wire::LOST) == Some(&true.into()));
+        let detail = problem.map(|problem| problem.detail).unwrap_or_default();
+        Err(OriginsError::Refused { url: url.to_owned(), status: status.as_u16(), detail, is_lost })
+    }
+
+    /// Sends a request to the current origin in the name of somebody who has a token of their own, and returns whatever it
+    /// answers: what they may do is the origin's to decide.
+    ///
+    /// # Errors
+    /// Where it can't be reached.
+    pub async fn send_for(&self, token: &Secret, build: impl FnOnce(&Client, &str) -> RequestBuilder) -> Result<Response, OriginsError> {
+        let url = self.current();
+        let sent = build(&self.client, url).bearer_auth(token.reveal()).send().await;
+        sent.map_err(|error| OriginsError::Unreachable { url: url.to_owned(), error: error.without_url() })
     }
 
     /// Opens the feed behind `after`.

@@ -13,9 +13,9 @@ use reqwest::Response;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wire::{Ack, Event, FeedLine, LiveEdge, NodeName, PROTOCOL, Position, Refused, RegionName, Role, State};
+use wire::{Ack, Event, FeedLine, LiveEdge, NodeName, PROTOCOL, Position, Question, Refused, RegionName, Role, State};
 
-use crate::follower::{is_unknown_config, live_of, may_load};
+use crate::follower::{live_of, may_load};
 use crate::lease::Sent;
 use crate::origin::LINE_MOST;
 use crate::{Follower, Kept, KeptError, Lease, Origins, OriginsError, Refusal, Trouble, boottime};
@@ -25,6 +25,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 
 /// An ack that takes longer than this is given up; the next one says more.
 const ACK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Pauses between two lives of one process grow from the first to the second.
+const REBORN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Who follows, as what, and where it keeps its fold.
 #[derive(Debug)]
@@ -79,6 +82,9 @@ pub trait Apply: Send + Sync + 'static {
 
     /// Takes in which edges are live; for DNS nodes.
     fn live(&self, live: &[LiveEdge]);
+
+    /// Is asked something, by an origin whose events up to now are in force here. It must not wait.
+    fn asked(&self, _questions: Vec<Question>) {}
 
     /// Tells how the node is.
     fn vitals(&self) -> Vitals;
@@ -144,6 +150,7 @@ pub async fn start<A: Apply>(settings: Settings, origins: Arc<Origins>, node: Ar
         ack_now: Arc::clone(&ack_now),
         resync: Arc::clone(&resync),
         retired: Trouble::default(),
+        reborn: Reborn::default(),
         stop: stop.clone(),
     };
     let mut reader = Reader {
@@ -247,7 +254,9 @@ impl<A: Apply> Reader<A> {
     fn tell(&mut self, left: &Left) {
         let node = &self.settings.name;
         match (left, self.trouble.failed(boottime())) {
-            (Left::NotUnderstood(_), true) => tracing::error!(%node, "{left}; this node is fenced"),
+            (Left::NotUnderstood(_) | Left::Refusal(Refusal::UnknownConfig(_)), true) => {
+                tracing::error!(%node, "{left}; this node is fenced");
+            }
             (_, true) => tracing::warn!(%node, "failed to follow the journal, trying again: {left}"),
             (_, false) => tracing::debug!(%node, "failed to follow the journal again: {left}"),
         }
@@ -258,8 +267,10 @@ impl<A: Apply> Reader<A> {
         if self.follower.is_none() {
             self.load_snapshot().await?;
         }
-        let Some(after) = self.follower.as_ref().map(Follower::position) else { return Err(Left::Ended) };
+        let Some(after) = self.follower.as_ref().map(Follower::folded) else { return Err(Left::Ended) };
         let feed = match self.origins.feed(&after, self.settings.role).await {
+            // The next ack begins a new epoch: a snapshot of this one would be of another history under its name.
+            Err(lost @ OriginsError::Refused { is_lost: true, .. }) => return Err(lost.into()),
             Err(OriginsError::Refused { status: 409, .. }) => {
                 self.load_snapshot().await?;
                 return Err(Left::Reloaded);
@@ -270,14 +281,19 @@ impl<A: Apply> Reader<A> {
         loop {
             let patience = self.node.heartbeat() * 3 + Duration::from_millis(500);
             let resync = Arc::clone(&self.resync);
-            let line = tokio::select! {
+            let mut line = tokio::select! {
                 line = tokio::time::timeout(patience, lines.next()) => line.map_err(|_| Left::Silent(patience))??,
                 () = resync.notified() => {
                     self.load_snapshot().await?;
                     return Err(Left::Reloaded);
                 }
             };
+            // They are no part of the fold: what is kept and folded is the line without them.
+            let questions = std::mem::take(&mut line.questions);
             self.take(&line).await?;
+            if !questions.is_empty() {
+                self.node.asked(questions);
+            }
             if let Some(lasted) = self.trouble.over(boottime()) {
                 tracing::info!(node = %self.settings.name, seconds = lasted.as_secs(), "following the journal again after {} s", lasted.as_secs());
             }
@@ -294,18 +310,19 @@ impl<A: Apply> Reader<A> {
             tracing::warn!(node = %self.settings.name, position = %state.position, "the journal is of another history: all that was held is dropped");
             // A fetch that begins before the new fold is in force counts as begun before everything.
             self.lease.drop_lease();
-            self.lease.set_applied(0);
+            self.lease.set_nothing_in_force();
         }
         self.keep(|kept| kept.replace(&state));
         Ok(self.begin_with(Follower::new(state), other_history).await?)
     }
 
-    async fn begin_with(&mut self, follower: Follower, drop_all: bool) -> Result<(), NotUnderstood> {
+    async fn begin_with(&mut self, mut follower: Follower, drop_all: bool) -> Result<(), NotUnderstood> {
         self.follower = None;
         self.node.load(follower.state(), drop_all).await?;
-        self.in_force(follower.position());
-        self.loaded.send_replace(true);
+        follower.set_in_force();
         self.follower = Some(follower);
+        self.tell_in_force();
+        self.loaded.send_replace(true);
         Ok(())
     }
 
@@ -313,11 +330,6 @@ impl<A: Apply> Reader<A> {
     async fn take(&mut self, line: &FeedLine) -> Result<(), Left> {
         self.lease.set_head(line.head);
         let Some(follower) = &mut self.follower else { return Err(Left::Ended) };
-        if let Some(event) = line.events.iter().find(|event| is_unknown_config(event)) {
-            return Err(
-                NotUnderstood { seq: event.seq, why: "it changes the configuration in a way that is not known here".to_owned() }.into()
-            );
-        }
         if line.to > line.from {
             follower.fits(line)?;
             let kept = self.kept.add(line);
@@ -325,13 +337,14 @@ impl<A: Apply> Reader<A> {
             if let Err(error) = kept {
                 self.keep(|_| Err(error));
             }
-            let Some(follower) = &self.follower else { return Err(Left::Ended) };
+            let Some(follower) = &mut self.follower else { return Err(Left::Ended) };
             if let Err(error) = self.node.apply(follower.state(), &line.events).await {
                 // What is folded but not in force is never acknowledged: begin again from a snapshot.
                 self.follower = None;
                 return Err(error.into());
             }
-            self.in_force(follower.position());
+            follower.set_in_force();
+            self.tell_in_force();
             if self.kept.is_long()
                 && let Some(follower) = &self.follower
             {
@@ -356,9 +369,10 @@ impl<A: Apply> Reader<A> {
         }
     }
 
-    fn in_force(&mut self, position: Position) {
+    fn tell_in_force(&mut self) {
+        let Some(position) = self.follower.as_ref().and_then(Follower::in_force) else { return };
         self.last = Some(position);
-        self.lease.set_applied(position.seq);
+        self.lease.set_in_force(position);
         self.position.send_replace(Some(position));
     }
 }
@@ -400,7 +414,26 @@ struct Acker<A> {
     resync: Arc<Notify>,
     /// That this life was retired is told then and then.
     retired: Trouble,
+    reborn: Reborn,
     stop: CancellationToken,
+}
+
+/// When a follower may begin another life, whose present one was replaced: two processes under one name take turns,
+/// ever more rarely, and neither is fenced for good.
+#[derive(Debug, Default)]
+struct Reborn {
+    not_before: Duration,
+    wait: Duration,
+}
+
+impl Reborn {
+    fn begin_if_due(&mut self, life: &mut String, now: Duration) {
+        if now >= self.not_before {
+            *life = new_life();
+            self.wait = (self.wait * 2).clamp(REBORN.0, REBORN.1);
+            self.not_before = now + self.wait;
+        }
+    }
 }
 
 impl<A: Apply> Acker<A> {
@@ -440,24 +473,32 @@ impl<A: Apply> Acker<A> {
         };
         let sent = Sent::now();
         match self.origins.ack(&ack, ACK_TIMEOUT).await {
-            Ok(answer) if answer.lease_ms > 0 => self.lease.grant(sent, Duration::from_millis(answer.lease_ms)),
-            Ok(answer) => self.refused(answer.reason),
+            Ok(answer) if answer.lease_ms > 0 => {
+                self.lease.set_told(position.epoch, answer.head, sent);
+                self.lease.grant(sent, Duration::from_millis(answer.lease_ms));
+            }
+            Ok(answer) => self.refused(answer.reason, answer.anew),
             // The reader meets the same failure and tells it.
             Err(error) => tracing::debug!(node = %self.settings.name, "an ack failed: {error}"),
         }
     }
 
-    fn refused(&mut self, reason: Option<Refused>) {
+    fn refused(&mut self, reason: Option<Refused>, anew: bool) {
+        let node = &self.settings.name;
         match reason {
             Some(Refused::OtherHistory) => self.resync.notify_one(),
+            Some(Refused::Retired) if anew => {
+                if self.retired.failed(boottime()) {
+                    tracing::error!(%node, "another process follows as `{node}`, or an ack of one came late; following as a new one");
+                }
+                self.reborn.begin_if_due(&mut self.life, boottime());
+            }
             // It lasts until the process is started anew.
             Some(Refused::Retired) => {
                 if self.retired.failed(boottime()) {
-                    let node = &self.settings.name;
                     tracing::error!(
                         %node,
-                        "`{node}` gets no lease any more: it was retired (`atoll drain`), or another process follows under its name; \
-                         this one is fenced until it is started anew"
+                        "`{node}` gets no lease any more: it was taken out of service (`atoll drain`); it is fenced until it is started anew"
                     );
                 }
             }

@@ -15,11 +15,12 @@ pub(crate) fn announce(fact: &Fact) -> Option<String> {
         Fact::AliasMoved { site, alias, version, back: true } => {
             format!("`{alias}` of site `{site}` was rolled back to version {}", version.short())
         }
-        Fact::Purged { owner, mode, scopes } => {
+        Fact::Purged { owner, mode, scopes, repeats, .. } => {
             let mode = if *mode == Mode::Soft { "made stale" } else { "purged" };
+            let again = repeats.map(|seq| format!(" again (as {seq})")).unwrap_or_default();
             match scopes.as_slice() {
-                [only] => format!("{mode} for owner `{owner}`: {only}"),
-                scopes => format!("{mode} for owner `{owner}`: {} scopes", scopes.len()),
+                [only] => format!("{mode}{again} for owner `{owner}`: {only}"),
+                scopes => format!("{mode}{again} for owner `{owner}`: {} scopes", scopes.len()),
             }
         }
         Fact::ConfigChanged { number, .. } => format!("configuration {number} is in force"),
@@ -43,13 +44,17 @@ mod tests {
 
     #[test]
     fn each_command_has_its_sentence_and_no_secret_is_in_it() {
-        let purge = |scopes: Vec<Scope>| Fact::Purged { owner: Owner::default(), mode: Mode::Hard, scopes };
+        let purge = |scopes: Vec<Scope>| Fact::purged(Owner::default(), Mode::Hard, scopes);
+        let (owner, scopes) = (Owner::default(), vec![Scope::All]);
+        let again = Fact::Purged { owner, mode: Mode::Soft, scopes, once: None, again_after_ms: None, repeats: Some(7) };
         let hash = Digest::of(b"secret");
-        let issued = Fact::TokenIssued { id: "1".to_owned(), name: "ci".to_owned(), hash, can: vec![Grant::Read, Grant::Config] };
+        let (id, name, can) = ("1".to_owned(), "ci".to_owned(), vec![Grant::Read, Grant::Config]);
+        let issued = Fact::TokenIssued { id, name, hash, can, purge_rate: None };
         let moved = Fact::AliasMoved { site: "www".parse().unwrap(), alias: "production".parse().unwrap(), version: hash, back: true };
         let cases = [
             (purge(vec![Scope::All]), "purged for owner `default`: all".to_owned()),
             (purge(vec![Scope::All, Scope::All]), "purged for owner `default`: 2 scopes".to_owned()),
+            (again, "made stale again (as 7) for owner `default`: all".to_owned()),
             (issued, "issued token `1` (ci) for read, config".to_owned()),
             (moved, format!("`production` of site `www` was rolled back to version {}", hash.short())),
         ];

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use actix_web::HttpRequest;
+use actix_web::http::header::HeaderMap;
 use subtle::ConstantTimeEq as _;
 use wire::{Digest, Fact, Grant, Secret, StoredToken};
 
@@ -25,10 +26,15 @@ pub(crate) struct Caller {
 impl Caller {
     /// Refuses what the token does not allow.
     pub(crate) fn must(&self, needed: &Grant) -> Result<(), Fault> {
-        if self.can.iter().any(|held| held.covers(needed)) {
+        if self.may(needed) {
             return Ok(());
         }
         Err(Fault::Forbidden(format!("`{needed}` is needed, the token of `{}` has only {}", self.name, self.scopes())))
+    }
+
+    /// Tells whether the token allows it.
+    pub(crate) fn may(&self, needed: &Grant) -> bool {
+        self.can.iter().any(|held| held.covers(needed))
     }
 
     /// Tells whether the token speaks for any follower of this role.
@@ -42,6 +48,12 @@ impl Caller {
         Err(Fault::Forbidden(format!("`follow:{role}/NAME` is needed, the token of `{}` has only {}", self.name, self.scopes())))
     }
 
+    /// Returns somebody who may do this.
+    #[cfg(test)]
+    pub(crate) fn of_test(can: Vec<Grant>) -> Self {
+        Self { id: None, name: "test".to_owned(), can }
+    }
+
     fn scopes(&self) -> String {
         self.can.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
@@ -49,11 +61,24 @@ impl Caller {
 
 /// Finds out who calls.
 pub(crate) fn caller(core: &Core, request: &HttpRequest) -> Result<Caller, Fault> {
-    let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
-    let token = header.and_then(|text| {
-        let (scheme, token) = text.split_once(' ')?;
-        (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| Secret::from_text(token))
-    });
+    known(core, bearer(request.headers()))
+}
+
+/// Finds out who calls, where clients of another API send a token in a `field` of their own, or else as a bearer.
+pub(crate) fn caller_by(core: &Core, request: &HttpRequest, field: &str) -> Result<Caller, Fault> {
+    known(core, alone_in(request.headers(), field).or_else(|| bearer(request.headers())))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<Secret> {
+    let (scheme, token) = headers.get("authorization")?.to_str().ok()?.split_once(' ')?;
+    (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| Secret::from_text(token))
+}
+
+fn alone_in(headers: &HeaderMap, field: &str) -> Option<Secret> {
+    headers.get(field)?.to_str().ok().filter(|token| !token.trim().is_empty()).map(Secret::from_text)
+}
+
+fn known(core: &Core, token: Option<Secret>) -> Result<Caller, Fault> {
     let hash = token.ok_or(Fault::Unauthorised)?.hash();
     let same = |known: &Digest| bool::from(known.as_bytes().ct_eq(hash.as_bytes()));
     let state = core.journal.state();
@@ -139,7 +164,7 @@ fn is_in_force(path: &Path, tokens: &BTreeMap<String, StoredToken>, can: &Grant)
 }
 
 fn issued(id: String, name: &str, secret: &Secret, can: Grant) -> Fact {
-    Fact::TokenIssued { id, name: name.to_owned(), hash: secret.hash(), can: vec![can] }
+    Fact::TokenIssued { id, name: name.to_owned(), hash: secret.hash(), can: vec![can], purge_rate: None }
 }
 
 /// Returns an id that does not lead to the secret, nor repeats.
@@ -164,20 +189,43 @@ fn write_secret(path: &Path, secret: &Secret) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use actix_web::http::header::{HeaderName, HeaderValue};
     use wire::Timestamp;
 
     fn stored(facts: &[Fact], tokens: &mut BTreeMap<String, StoredToken>) {
         for fact in facts {
             match fact {
-                Fact::TokenIssued { id, name, hash, can } => {
-                    let token = StoredToken { name: name.clone(), hash: *hash, can: can.clone(), issued_at: Timestamp::from_millis(0) };
-                    tokens.insert(id.clone(), token);
+                Fact::TokenIssued { id, name, hash, can, purge_rate } => {
+                    let (name, can, issued_at) = (name.clone(), can.clone(), Timestamp::from_millis(0));
+                    tokens.insert(id.clone(), StoredToken { name, hash: *hash, can, issued_at, purge_rate: *purge_rate });
                 }
                 Fact::TokenRevoked { id } => {
                     tokens.remove(id);
                 }
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_token_comes_as_a_bearer_or_in_the_field_that_another_api_has_for_it() {
+        let headers = |fields: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for &(name, value) in fields {
+                headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            headers
+        };
+        let cases = [
+            (headers(&[("authorization", "Bearer  one ")]), Some("one"), None),
+            (headers(&[("authorization", "bEARER one"), ("fastly-key", " two ")]), Some("one"), Some("two")),
+            (headers(&[("authorization", "Basic b25l"), ("fastly-key", "two")]), None, Some("two")),
+            (headers(&[("authorization", "Bearer "), ("fastly-key", " ")]), None, None),
+            (headers(&[("authorization", "one"), ("x-auth-key", "two")]), None, None),
+        ];
+        for (headers, as_bearer, in_field) in cases {
+            assert_eq!(bearer(&headers).as_ref().map(Secret::reveal), as_bearer, "{headers:?}");
+            assert_eq!(alone_in(&headers, "fastly-key").as_ref().map(Secret::reveal), in_field, "{headers:?}");
         }
     }
 

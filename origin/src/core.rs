@@ -18,6 +18,8 @@ use crate::fault::Fault;
 use crate::journal::{Append, Fit, Journal};
 use crate::lease_book::{LeaseBook, Standing};
 use crate::metrics::Metrics;
+use crate::questions::Questions;
+use crate::rate::Rates;
 use crate::variants::Variants;
 use crate::views;
 
@@ -32,6 +34,8 @@ pub(crate) struct Publish {
 struct AwaitedEvent {
     position: Position,
     appended_at: Duration,
+    /// When it is purged once more.
+    again_at: Option<Timestamp>,
     fact: Fact,
 }
 
@@ -46,6 +50,10 @@ pub(crate) struct Core {
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) variants: Variants,
     pub(crate) metrics: Metrics,
+    /// What edges are asked at the moment.
+    pub(crate) questions: Questions,
+    /// What each token may still purge.
+    pub(crate) rates: Mutex<Rates>,
     pub(crate) stop: CancellationToken,
     /// Held while a commit checks its blobs, and while the collector deletes some.
     pub(crate) collecting: tokio::sync::Mutex<()>,
@@ -65,16 +73,16 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(settings: Settings, journal: Journal, blobs: Arc<Blobs>, variants: Variants, follow_token: Option<Digest>) -> Self {
         let longest = journal.longest_lease();
-        // L5: leases that the book of the life before granted may still run.
-        let quiet_until = if longest.is_zero() { Duration::ZERO } else { boottime() + longest + margin(longest) };
         let head = journal.head();
-        let mut book = LeaseBook::new(head.seq, quiet_until);
-        book.remember(journal.followers(), boottime());
+        let mut book = LeaseBook::after_restart(head.seq, longest, boottime());
+        book.remember(journal.followers(), head.epoch, boottime());
         Self {
             settings,
             blobs,
             variants,
             metrics: Metrics::new(),
+            questions: Questions::new(),
+            rates: Mutex::default(),
             stop: CancellationToken::new(),
             collecting: tokio::sync::Mutex::new(()),
             follow_token,
@@ -138,8 +146,7 @@ impl Core {
         let fits = matches!(fit, Fit::Here | Fit::Cut);
         let head = self.journal.head();
         let unapplied = (position.seq < head.seq).then(|| self.journal.appended_at(position.seq + 1).unwrap_or_default());
-        let margin = margin(network.lease);
-        let standing = Standing { now: boottime(), head: head.seq, fits, first_unapplied_at: unapplied, lease: network.lease, margin };
+        let standing = Standing { now: boottime(), head: head.seq, fits, first_unapplied_at: unapplied, lease: network.lease };
         let answer = {
             let mut book = self.book();
             self.keep_book_to(head.epoch, head.seq, &mut book);
@@ -210,7 +217,7 @@ impl Core {
         let mut of_book = self.book_epoch.lock().unwrap_or_else(PoisonError::into_inner);
         if *of_book != epoch {
             let longest = Duration::from_millis(self.stored_lease_ms.load(Ordering::Acquire));
-            book.begin_epoch(head, boottime() + longest + margin(longest));
+            book.begin_epoch(head, longest, boottime());
             *of_book = epoch;
         }
     }
@@ -247,7 +254,8 @@ impl Core {
             return Err(Fault::NotFound(format!("the journal holds no event {seq}")));
         };
         let event: wire::Event = serde_json::from_str(&stored.json).map_err(|error| Fault::Storage(error.to_string()))?;
-        Ok(AwaitedEvent { position: Position { epoch, seq, chain: stored.chain }, appended_at: stored.appended_at, fact: event.fact })
+        let (position, again_at) = (Position { epoch, seq, chain: stored.chain }, event.again_at());
+        Ok(AwaitedEvent { position, appended_at: stored.appended_at, again_at, fact: event.fact })
     }
 
     fn write_receipt(&self, event: &AwaitedEvent, complete: bool, notes: Vec<String>) -> Receipt {
@@ -268,7 +276,8 @@ impl Core {
             (true, true) => ReceiptState::Complete,
             (true, false) => ReceiptState::Partial,
         };
-        Receipt { position: event.position, seq, state, may_serve: may_serve.into_iter().collect(), followers, notes }
+        let may_serve = may_serve.into_iter().collect();
+        Receipt { position: event.position, seq, state, may_serve, followers, again_at: event.again_at, notes }
     }
 
     /// Remembers a publish and returns its id.
@@ -290,9 +299,4 @@ impl Core {
         let found = number.and_then(|number: u64| publishes.0.get(&number)).filter(|publish| &publish.site == site);
         found.cloned().ok_or_else(|| Fault::NotFound(format!("there is no publish `{id}` of site `{site}`; send the manifest again")))
     }
-}
-
-/// L1: what the origin adds to a lease before it counts it as ended.
-pub(crate) fn margin(lease: Duration) -> Duration {
-    lease / 100 + Duration::from_millis(50)
 }

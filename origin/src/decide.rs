@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use config::{Network, Rule, WhenFenced};
+use config::{Network, Route, Rule, WhenFenced};
+use wire::mistake::{Mistake, makes};
 use wire::{
-    Alias, AliasMove, Digest, Fact, FilePath, Grant, Host, HostPattern, Manifest, NodeName, Owner, PrefixScope, PurgeRequest, Scope,
-    SiteName, SiteState, State, StoredToken, Tag, UrlScope,
+    Alias, AliasMove, Class, Digest, Fact, FilePath, Grant, Host, HostPattern, LONGEST_AGAIN, Manifest, NodeName, Owner, PrefixScope,
+    PurgeRequest, Scope, SiteName, SiteState, State, StoredToken, Tag, UrlScope, lease_margin,
 };
 
 use crate::fault::Fault;
@@ -21,15 +22,25 @@ pub(crate) struct ResolvedPurge {
     pub(crate) notes: Vec<String>,
 }
 
+/// Returns how many scopes a request counts as.
+pub(crate) fn cost(request: &PurgeRequest) -> u64 {
+    (count(request) + usize::from(request.all)) as u64
+}
+
+fn count(request: &PurgeRequest) -> usize {
+    request.urls.len() + request.tags.len() + request.prefixes.len() + request.sites.len()
+}
+
 /// Resolves a purge request against the configuration.
 pub(crate) fn purge(request: &PurgeRequest, network: &Network) -> Result<ResolvedPurge, Fault> {
-    let count = request.urls.len() + request.tags.len() + request.prefixes.len() + request.sites.len();
+    let count = count(request);
     if count == 0 && !request.all {
         return Err(Fault::bad("nothing to purge: give urls, tags, prefixes, sites, or all"));
     }
     if count > MAX_SCOPES {
-        return Err(Fault::bad(format!("{count} scopes are more than the {MAX_SCOPES} that one purge may have")));
+        return Err(Fault::bad(format!("{count} scopes are more than the {MAX_SCOPES} that one purge may have; send several purges")));
     }
+    check_again(request.again_after_ms)?;
     let mut notes = Vec::new();
     let mut scopes = Vec::with_capacity(count + 1);
     if request.all {
@@ -57,7 +68,18 @@ pub(crate) fn purge(request: &PurgeRequest, network: &Network) -> Result<Resolve
     }
     let mut seen = std::collections::HashSet::new();
     scopes.retain(|scope| seen.insert(scope.clone()));
-    Ok(ResolvedPurge { fact: Fact::Purged { owner: request.owner.clone(), mode: request.mode, scopes }, notes })
+    let (owner, mode, again_after_ms) = (request.owner.clone(), request.mode, request.again_after_ms);
+    Ok(ResolvedPurge { fact: Fact::Purged { owner, mode, scopes, once: None, again_after_ms, repeats: None }, notes })
+}
+
+fn check_again(after_ms: Option<u64>) -> Result<(), Fault> {
+    let most_ms = LONGEST_AGAIN.as_millis();
+    match after_ms {
+        Some(ms) if ms == 0 || u128::from(ms) > most_ms => {
+            Err(Fault::bad(format!("again_after_ms is {ms}, and may be 1 to {most_ms}: a purge is repeated within an hour")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_owner(network: &Network, owner: &Owner, host: &Host, path: &str, notes: &mut Vec<String>) -> Result<(), Fault> {
@@ -99,25 +121,31 @@ pub(crate) fn unknown_site(network: &Network, name: &SiteName) -> Fault {
 }
 
 /// Returns the routes by whose `when_fenced` an edge that has been fenced for `fenced_for` may go on
-/// serving what the purge matches (P7).
-pub(crate) fn may_serve(fact: &Fact, network: &Network, fenced_for: Duration) -> BTreeSet<String> {
-    let Fact::Purged { owner, scopes, .. } = fact else { return BTreeSet::new() };
+/// serving what the purge matches, or by the configuration before (P7).
+#[must_use]
+pub fn may_serve(fact: &Fact, network: &Network, fenced_for: Duration) -> BTreeSet<String> {
+    if makes(Mistake::PartialIsComplete) {
+        return BTreeSet::new();
+    }
     let goes_on = |when| match when {
         WhenFenced::Serve => true,
-        WhenFenced::ServeFor(span) => fenced_for < span,
+        // Its clock may be slower than ours.
+        WhenFenced::ServeFor(span) => fenced_for < span + lease_margin(span),
         WhenFenced::Revalidate | WhenFenced::Refuse => false,
     };
-    let routes = network.routes.values().filter(|route| goes_on(route.when_fenced));
-    let touched = routes.filter(|route| {
-        scopes.iter().any(|scope| match scope {
+    let touches = |route: &Route| match fact {
+        Fact::Purged { owner, scopes, .. } => scopes.iter().any(|scope| match scope {
             Scope::Unknown(_) => true,
             Scope::All | Scope::Tag(_) => &route.owner == owner,
             Scope::Host(host) => has_host(&route.hosts, host),
             Scope::Url(url) => has_host(&route.hosts, &url.host),
             Scope::Prefix(prefix) => has_host(&route.hosts, &prefix.host),
-        })
-    });
-    touched.map(|route| route.name.to_string()).collect()
+        }),
+        Fact::ConfigChanged { .. } | Fact::Unknown { class: Class::Purge | Class::Config, .. } => true,
+        _ => false,
+    };
+    let serving = network.routes.values().filter(|route| goes_on(route.when_fenced) && touches(route));
+    serving.map(|route| route.name.to_string()).collect()
 }
 
 fn has_host(patterns: &[HostPattern], host: &Host) -> bool {
@@ -202,7 +230,7 @@ pub(crate) enum Moved {
     /// It points there already.
     Already,
     /// This fact moves it, if these streams still stand at these seqs.
-    By { fact: Fact, if_unchanged: Vec<(String, u64)>, previous: Option<Digest> },
+    By { fact: Box<Fact>, if_unchanged: Vec<(String, u64)>, previous: Option<Digest> },
 }
 
 /// Decides a move of an alias. `if_match` is the version that the sender believes it to point to.
@@ -227,7 +255,7 @@ pub(crate) fn move_alias(state: &State, site: &SiteName, alias: &Alias, to: &Ali
     let retired = format!("retired:{site}");
     let retired_at = state.control.as_ref().and_then(|control| control.streams.get(&retired).copied()).unwrap_or(0);
     let if_unchanged = vec![(format!("alias:{site}/{alias}"), current.map_or(0, |alias| alias.seq)), (retired, retired_at)];
-    Ok(Moved::By { fact, if_unchanged, previous: current.map(|alias| alias.version) })
+    Ok(Moved::By { fact: Box::new(fact), if_unchanged, previous: current.map(|alias| alias.version) })
 }
 
 /// Returns the versions of a site that may be retired: beyond the newest `keep`, and neither pointed
@@ -290,10 +318,40 @@ mod tests {
     }
 
     #[test]
+    fn a_thousand_scopes_are_one_purge_and_one_more_is_too_many() {
+        let tags = |count: usize| json!({ "tags": (0..count).map(|n| format!("t{n}")).collect::<Vec<_>>() });
+        assert_eq!(scopes(tags(1000)).len(), 1000);
+        assert!(matches!(decide(tags(1001)), Err(Fault::Bad(said)) if said.contains("1001") && said.contains("1000")));
+    }
+
+    #[test]
+    fn a_purge_is_repeated_within_an_hour_or_refused() {
+        let again = |ms: u64| decide(json!({ "tags": ["t"], "again_after_ms": ms })).map(|resolved| resolved.fact);
+        for ms in [1, 5000, 3_600_000] {
+            assert!(matches!(again(ms), Ok(Fact::Purged { again_after_ms: Some(kept), .. }) if kept == ms), "{ms}");
+        }
+        for ms in [0, 3_600_001, u64::MAX] {
+            assert!(matches!(again(ms), Err(Fault::Bad(said)) if said.contains(&ms.to_string()) && said.contains("3600000")), "{ms}");
+        }
+    }
+
+    #[test]
+    fn a_request_costs_what_it_names() {
+        for (request, scopes) in [
+            (json!({ "all": true }), 1),
+            (json!({ "urls": ["a", "b"], "tags": ["t"], "prefixes": ["p"], "sites": ["s"] }), 5),
+            (json!({ "tags": ["t", "t"], "all": true }), 3),
+        ] {
+            assert_eq!(cost(&serde_json::from_value(request.clone()).unwrap()), scopes, "{request}");
+        }
+    }
+
+    #[test]
     fn a_token_without_which_nobody_gets_in_is_not_revoked() {
         let token = |can: &str| {
             let can = vec![can.parse().unwrap()];
-            StoredToken { name: "t".to_owned(), hash: Digest::of(b"t"), can, issued_at: wire::Timestamp::from_millis(0) }
+            let (name, hash, issued_at) = ("t".to_owned(), Digest::of(b"t"), wire::Timestamp::from_millis(0));
+            StoredToken { name, hash, can, issued_at, purge_rate: None }
         };
         let rows = [("admin", "admin"), ("follow", "follow:*"), ("one", "follow:edge/fra-1"), ("ci", "publish:www")];
         let mut tokens: BTreeMap<_, _> = rows.iter().map(|(id, can)| ((*id).to_owned(), token(can))).collect();
@@ -321,7 +379,8 @@ mod tests {
         let named =
             |request, fenced_for| may_serve(&fact(request), &network(), Duration::from_secs(fenced_for)).into_iter().collect::<Vec<_>>();
         assert_eq!(named(json!({ "tags": ["t"] }), 10), ["lazy"]);
-        assert_eq!(named(json!({ "tags": ["t"] }), 3600), Vec::<String>::new());
+        assert_eq!(named(json!({ "tags": ["t"] }), 3636), ["lazy"], "its clock may be slower");
+        assert_eq!(named(json!({ "tags": ["t"] }), 3637), Vec::<String>::new());
         assert_eq!(named(json!({ "urls": ["api.test/"] }), 10), Vec::<String>::new());
         assert_eq!(named(json!({ "prefixes": ["lazy.test/a"] }), 10), ["lazy"]);
     }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::Value;
-use wire::Problem;
+use wire::{LOST, Problem};
 
 use crate::journal::AppendError;
 
@@ -31,12 +32,23 @@ pub(crate) enum Fault {
     OnlyRead(String),
     /// A position that needs a snapshot.
     NeedsSnapshot(String),
+    /// A position that this journal should have and has not: it lost its end, or was replaced by an older copy. An ack
+    /// that says so begins a new epoch, whose snapshot is needed then.
+    LostHistory(String),
     /// `If-Match` did not.
     Precondition(String),
     /// Over a limit.
     TooLarge(String),
     /// The configuration has complaints.
     Complaints(config::Complaints),
+    /// The key stands for another request.
+    Reused(String),
+    /// It was done, and what came of it is no longer known.
+    Gone(String),
+    /// More than the token may do in the time; how long it has to wait.
+    TooFast(String, Duration),
+    /// There is no room for more of it; in how long there may be.
+    Full(String, Duration),
     /// The disk is full, or storage fails otherwise; nothing was kept.
     Storage(String),
     /// The origin is stopping.
@@ -49,7 +61,8 @@ impl Fault {
         Self::Bad(said.to_string())
     }
 
-    fn title(&self) -> &'static str {
+    /// Returns what kind of fault it is, in a few words.
+    pub(crate) fn title(&self) -> &'static str {
         match self {
             Self::Bad(_) => "The request is wrong",
             Self::Unauthorised => "A token is needed",
@@ -59,10 +72,14 @@ impl Fault {
             Self::Conflict(_) => "It was changed in the meantime",
             Self::StillNeeded(_) => "It is still needed",
             Self::OnlyRead(_) => "The method is not allowed here",
-            Self::NeedsSnapshot(_) => "A snapshot is needed",
+            Self::NeedsSnapshot(_) | Self::LostHistory(_) => "A snapshot is needed",
             Self::Precondition(_) => "The precondition does not hold",
             Self::TooLarge(_) => "It is too large",
             Self::Complaints(_) => "The configuration is wrong",
+            Self::Reused(_) => "The key was used for something else",
+            Self::Gone(_) => "It is no longer known",
+            Self::TooFast(..) => "Too much at once",
+            Self::Full(..) => "There is no room for more",
             Self::Storage(_) => "It could not be stored",
             Self::Stopping => "The origin is stopping",
         }
@@ -71,6 +88,7 @@ impl Fault {
     fn more(&self) -> BTreeMap<String, Value> {
         match self {
             Self::NeedsSnapshot(_) => BTreeMap::from([("snapshot".to_owned(), "/v1/snapshot".into())]),
+            Self::LostHistory(_) => BTreeMap::from([("snapshot".to_owned(), "/v1/snapshot".into()), (LOST.to_owned(), true.into())]),
             Self::Complaints(complaints) => {
                 let lines = complaints.as_slice().iter().map(|complaint| Value::from(complaint.to_string())).collect();
                 BTreeMap::from([("complaints".to_owned(), lines)])
@@ -97,11 +115,20 @@ impl fmt::Display for Fault {
             | Self::StillNeeded(said)
             | Self::OnlyRead(said)
             | Self::NeedsSnapshot(said)
+            | Self::LostHistory(said)
             | Self::Precondition(said)
             | Self::TooLarge(said)
+            | Self::Reused(said)
+            | Self::Gone(said)
             | Self::Storage(said) => f.write_str(said),
+            Self::TooFast(said, wait) | Self::Full(said, wait) => write!(f, "{said}; try again in {} s", whole_seconds(*wait)),
         }
     }
+}
+
+/// Returns the seconds after which it is worth trying again, as Retry-After says it (RFC 9110, 10.2.3).
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 impl From<AppendError> for Fault {
@@ -121,13 +148,15 @@ impl ResponseError for Fault {
             Self::Unauthorised | Self::UnknownToken => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Conflict(_) | Self::StillNeeded(_) | Self::NeedsSnapshot(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::StillNeeded(_) | Self::NeedsSnapshot(_) | Self::LostHistory(_) => StatusCode::CONFLICT,
             Self::OnlyRead(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Precondition(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Complaints(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Complaints(_) | Self::Reused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Gone(_) => StatusCode::GONE,
+            Self::TooFast(..) => StatusCode::TOO_MANY_REQUESTS,
             Self::Storage(_) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full(..) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -142,8 +171,9 @@ impl ResponseError for Fault {
         };
         let mut response = HttpResponse::build(status);
         let way_out = match self {
-            Self::Unauthorised | Self::UnknownToken => Some(("WWW-Authenticate", "Bearer")),
-            Self::OnlyRead(_) => Some(("Allow", "GET, HEAD")),
+            Self::Unauthorised | Self::UnknownToken => Some(("WWW-Authenticate", "Bearer".to_owned())),
+            Self::OnlyRead(_) => Some(("Allow", "GET, HEAD".to_owned())),
+            Self::TooFast(_, wait) | Self::Full(_, wait) => Some(("Retry-After", whole_seconds(*wait).to_string())),
             _ => None,
         };
         if let Some(field) = way_out {
@@ -151,5 +181,23 @@ impl ResponseError for Fault {
         }
         // What a command line or a person reads of it must not depend on how the body was sent.
         response.content_type("application/problem+json").body(serde_json::to_vec(&problem).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_to_wait_is_told_for_how_long_and_never_less_than_a_second() {
+        for (wait_ms, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (95_100, "96")] {
+            let wait = Duration::from_millis(wait_ms);
+            for (fault, status) in [(Fault::TooFast("no".to_owned(), wait), 429), (Fault::Full("no".to_owned(), wait), 503)] {
+                let response = fault.error_response();
+                assert_eq!(response.status().as_u16(), status);
+                assert_eq!(response.headers().get("retry-after").unwrap(), seconds, "{wait_ms}");
+                assert_eq!(fault.to_string(), format!("no; try again in {seconds} s"));
+            }
+        }
     }
 }

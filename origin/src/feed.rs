@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use wire::{Chain, Epoch, LiveEdge, Position, Role};
+use wire::{Chain, Epoch, LiveEdge, Position, Question, Role};
 
 use crate::clock::boottime;
 use crate::core::Core;
@@ -32,6 +32,8 @@ struct Line<'a> {
     events: Vec<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     live: Option<Vec<LiveEdge>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    questions: Vec<Arc<Question>>,
 }
 
 /// Starts the feed behind `after` and returns its lines. It ends when the reader leaves, when it is
@@ -40,7 +42,7 @@ pub(crate) fn start(core: Arc<Core>, after: Position, role: Role) -> mpsc::Recei
     let (lines, out) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         core.metrics.feeds.inc();
-        Feed { at: after, role, live_version: None, lines, core: &core }.run().await;
+        Feed { at: after, role, live_version: None, asked: 0, lines, core: &core }.run().await;
         core.metrics.feeds.dec();
     });
     out
@@ -51,6 +53,8 @@ struct Feed<'a> {
     role: Role,
     /// The version of the live set that was sent last.
     live_version: Option<u64>,
+    /// The last question that was sent.
+    asked: u64,
     lines: mpsc::Sender<Bytes>,
     core: &'a Core,
 }
@@ -74,6 +78,7 @@ impl Feed<'_> {
     async fn follow(&mut self) -> Result<(), End> {
         let mut heads = self.core.journal.watch_head();
         let mut book = self.core.watch_book();
+        let mut questions = self.core.questions.watch();
         loop {
             // At least one line at once, so that the follower knows where it stands.
             while !self.send_next().await? {}
@@ -84,6 +89,8 @@ impl Feed<'_> {
                     changed = heads.changed() => { changed.map_err(|_| End::Elsewhere)?; break }
                     // An ack that changes nothing for the DNS is no reason for a line.
                     _ = book.changed(), if self.role == Role::Dns => if self.live_version != Some(self.core.book().live_version()) { break },
+                    // A question does not wait for the heartbeat: its asker does for the answer.
+                    _ = questions.changed(), if self.role == Role::Edge => if *questions.borrow() > self.asked { break },
                     () = tokio::time::sleep(self.until_live_change()), if self.role == Role::Dns => break,
                     () = &mut heartbeat => break,
                     () = self.lines.closed() => return Err(End::ReaderLeft),
@@ -137,6 +144,10 @@ impl Feed<'_> {
             self.live_version = Some(book.live_version());
             book.live(boottime())
         });
+        // Who has yet to catch up is asked when it has: the answer is about what is in force there.
+        let is_asked = self.role == Role::Edge && to.seq == head;
+        let questions = if is_asked { self.core.questions.behind(self.asked) } else { Vec::new() };
+        self.asked = questions.last().map_or(self.asked, |last| last.id);
         let line = Line {
             epoch: to.epoch,
             from: self.at.seq,
@@ -146,6 +157,7 @@ impl Feed<'_> {
             // What stands in the journal is JSON.
             events: mine.filter_map(|event| serde_json::from_str(&event.json).ok()).collect(),
             live,
+            questions,
         };
         let mut text = serde_json::to_vec(&line).unwrap_or_default();
         text.push(b'\n');

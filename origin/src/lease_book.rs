@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use wire::mistake::{Mistake, makes};
 use wire::{
     Ack, AckAnswer, Chain, Epoch, FollowerReceipt, FollowerState, FollowerStatus, LEASE_NONE, LiveEdge, NodeName, Position, Refused,
-    RegionName, Role, Timestamp,
+    RegionName, Role, Timestamp, lease_margin,
 };
 
 /// How long a follower without a lease stays on receipts, unless it is drained.
@@ -26,7 +27,7 @@ const FOLLOWERS: usize = 100_000;
 
 /// Everything that decides leases and completion.
 #[derive(Debug)]
-pub(crate) struct LeaseBook {
+pub struct LeaseBook {
     followers: BTreeMap<(Role, NodeName), Follower>,
     /// The highest seq that was reported complete (L2).
     complete: u64,
@@ -41,10 +42,13 @@ pub(crate) struct LeaseBook {
 /// A follower as it is remembered over a restart of the origin: a fenced one may go on serving by its
 /// routes' choice, and receipts must know of it (P7).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Remembered {
+pub struct Remembered {
     role: Role,
     name: NodeName,
     region: RegionName,
+    /// The life of the journal that `applied` is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<Epoch>,
     applied: u64,
     /// The life that was taken out of service, where it was: it must not come back by a restart of the origin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,10 +63,12 @@ struct Follower {
     /// When the origin counts its lease as ended, the margin included; `None` where it never had one.
     until: Option<Duration>,
     last_ack: Duration,
+    /// Until when it may have held a lease that is not kept here any more: of a former life, or of a book before this one.
+    leased_until: Duration,
     /// (seq, when acknowledged), the oldest first.
     acks: VecDeque<(u64, Duration)>,
-    /// Leases of former lives: until when they may run. They say nothing any more (L4).
-    former: Vec<Duration>,
+    /// Leases of former lives that may still run.
+    former: Vec<Former>,
     /// Lives that were replaced: their late acks are refused.
     replaced: VecDeque<String>,
     /// Whether its present life was taken out of service: it gets no lease any more.
@@ -71,45 +77,72 @@ struct Follower {
     token: Option<String>,
 }
 
+/// The lease of a former life. It says nothing about the present one (L4), and counts for what its own life had applied.
+#[derive(Clone, Copy, Debug)]
+struct Former {
+    until: Duration,
+    applied: u64,
+}
+
 /// What an ack is judged by.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
+pub struct Standing {
     /// CLOCK_BOOTTIME.
-    pub(crate) now: Duration,
+    pub now: Duration,
     /// The journal's last seq.
-    pub(crate) head: u64,
+    pub head: u64,
     /// Whether the ack's position is of this history.
-    pub(crate) fits: bool,
+    pub fits: bool,
     /// When the first event that it has not applied was appended, where there is one.
-    pub(crate) first_unapplied_at: Option<Duration>,
+    pub first_unapplied_at: Option<Duration>,
     /// The length of a lease.
-    pub(crate) lease: Duration,
-    /// What the origin adds to it (L1).
-    pub(crate) margin: Duration,
+    pub lease: Duration,
+}
+
+impl Standing {
+    /// Whether an event has been left unapplied for longer than a lease (L3).
+    fn is_laggard(&self) -> bool {
+        self.first_unapplied_at.is_some_and(|at| self.now.saturating_sub(at) > self.lease)
+    }
+}
+
+/// Until when leases may run that a lost book granted.
+fn quiet_until(longest: Duration, now: Duration) -> Duration {
+    if longest.is_zero() || makes(Mistake::CompleteAfterRestart) { Duration::ZERO } else { now + longest + lease_margin(longest) }
 }
 
 impl LeaseBook {
-    /// Returns the book of an origin that has just started with a journal up to `head`. Leases that a
-    /// lost book granted may run until `quiet_until`, and all that the journal holds counts as complete.
-    pub(crate) fn new(head: u64, quiet_until: Duration) -> Self {
+    /// Returns the book of an origin that has just started, with a journal up to `head`. A book that was lost may have
+    /// granted leases up to the `longest` that was ever stored: until these have ended nothing is reported complete,
+    /// and all that the journal holds counts as complete for new leases (L5, L6).
+    #[must_use]
+    pub fn after_restart(head: u64, longest: Duration, now: Duration) -> Self {
+        let complete = if makes(Mistake::CompleteForgotten) { 0 } else { head };
+        Self { complete, ..Self::new(head, quiet_until(longest, now)) }
+    }
+
+    fn new(head: u64, quiet_until: Duration) -> Self {
         Self { followers: BTreeMap::new(), complete: head, quiet_until, live_version: 0, unsaved: false }
     }
 
-    /// Takes in the followers that the origin knew before it was restarted, as fenced ones.
-    pub(crate) fn remember(&mut self, remembered: Vec<Remembered>, now: Duration) {
+    /// Takes in the followers that the origin knew before it was restarted, with a journal of `epoch` now. Each may
+    /// have held a lease until the quiet period ends, and may go on serving behind it by its routes' choice (P7).
+    pub fn remember(&mut self, remembered: Vec<Remembered>, epoch: Epoch, now: Duration) {
         for known in remembered {
-            let follower = Follower::of_former_times(&known, now);
+            let mut follower = Follower::of_former_times(&known, epoch, now);
+            follower.former.push(Former { until: self.quiet_until, applied: 0 });
             self.followers.entry((known.role, known.name)).or_insert(follower);
         }
     }
 
     /// Returns all followers where they must be stored before the next lease is given.
-    pub(crate) fn take_unsaved(&mut self) -> Option<Vec<Remembered>> {
+    pub fn take_unsaved(&mut self) -> Option<Vec<Remembered>> {
         std::mem::take(&mut self.unsaved).then(|| {
             let remember = |((role, name), follower): (&(Role, NodeName), &Follower)| Remembered {
                 role: *role,
                 name: name.clone(),
                 region: follower.ack.region.clone(),
+                epoch: Some(follower.ack.position.epoch),
                 applied: follower.applied,
                 drained: follower.drained.then(|| follower.ack.life.clone()),
             };
@@ -118,24 +151,23 @@ impl LeaseBook {
     }
 
     /// The followers could not be stored: they still must be.
-    pub(crate) fn still_unsaved(&mut self) {
+    pub fn still_unsaved(&mut self) {
         self.unsaved = true;
     }
 
-    /// Starts again for a new epoch: no lease of the life before says anything about it. Who was taken
-    /// out of service stays out.
-    pub(crate) fn begin_epoch(&mut self, head: u64, quiet_until: Duration) {
+    /// Starts again for a new epoch: no ack of the life before says anything about it. Who followed that may hold a
+    /// lease until the quiet period ends, and go on serving behind it (P7); who was taken out of service stays out.
+    pub fn begin_epoch(&mut self, head: u64, longest: Duration, now: Duration) {
         let mut followers = std::mem::take(&mut self.followers);
-        followers.retain(|_, follower| follower.drained);
-        followers.values_mut().for_each(Follower::forget);
-        let quiet_until = quiet_until.max(self.quiet_until);
+        let quiet_until = quiet_until(longest, now).max(self.quiet_until);
+        followers.values_mut().for_each(|follower| follower.forget(quiet_until));
         *self = Self { followers, live_version: self.live_version + 1, unsaved: true, ..Self::new(head, quiet_until) };
     }
 
     /// Takes the present life of an edge out of service; tells whether there is such an edge. The DNS loses
     /// it at once. Receipts lose it when its leases have ended: until then it may answer from what it
     /// holds, so what it has not applied waits for it as for any other (P2).
-    pub(crate) fn drain(&mut self, name: &NodeName) -> bool {
+    pub fn drain(&mut self, name: &NodeName) -> bool {
         let Some(edge) = self.followers.get_mut(&(Role::Edge, name.clone())) else { return false };
         if !edge.drained {
             edge.drained = true;
@@ -147,7 +179,7 @@ impl LeaseBook {
 
     /// Returns up to where every edge has applied all events or is fenced, and remembers that it was
     /// said, as [`Self::report_complete`] does; 0 while nothing may be said.
-    pub(crate) fn report_progress(&mut self, head: u64, now: Duration) -> u64 {
+    pub fn report_progress(&mut self, head: u64, now: Duration) -> u64 {
         if now < self.quiet_until {
             return 0;
         }
@@ -157,13 +189,13 @@ impl LeaseBook {
     }
 
     /// Returns a number that rises whenever the live set changes.
-    pub(crate) fn live_version(&self) -> u64 {
+    pub fn live_version(&self) -> u64 {
         self.live_version
     }
 
     /// Takes in an ack and decides about a lease.
-    pub(crate) fn ack(&mut self, ack: Ack, standing: &Standing) -> AckAnswer {
-        let refuse = |reason| AckAnswer { head: standing.head, lease_ms: LEASE_NONE, reason: Some(reason) };
+    pub fn ack(&mut self, ack: Ack, standing: &Standing) -> AckAnswer {
+        let refuse = |reason| AckAnswer { head: standing.head, lease_ms: LEASE_NONE, reason: Some(reason), anew: false };
         if !standing.fits {
             return refuse(Refused::OtherHistory);
         }
@@ -177,19 +209,24 @@ impl LeaseBook {
         self.unsaved |= life_before.as_ref() != Some(&ack.life);
         let follower = self.followers.entry(key).or_insert_with(|| Follower::new(ack.clone(), standing.now));
         if !follower.meet(ack, standing.now) {
-            return refuse(Refused::Retired);
+            return AckAnswer { anew: true, ..refuse(Refused::Retired) };
         }
         // What it says is in force there is, whether it is given another lease or not.
         follower.acknowledge(seq, standing.now);
         let answer = if follower.drained {
             refuse(Refused::Retired)
-        } else if seq < self.complete {
+        } else if seq < self.complete && !makes(Mistake::LeaseBelowComplete) {
             refuse(Refused::BelowComplete)
-        } else if standing.first_unapplied_at.is_some_and(|at| standing.now.saturating_sub(at) > standing.lease) {
+        } else if standing.is_laggard() && !makes(Mistake::LeaseToLaggard) {
             refuse(Refused::Laggard)
         } else {
-            follower.until = follower.until.max(Some(standing.now + standing.lease + standing.margin));
-            AckAnswer { head: standing.head, lease_ms: u64::try_from(standing.lease.as_millis()).unwrap_or(u64::MAX), reason: None }
+            follower.until = follower.until.max(Some(standing.now + standing.lease + lease_margin(standing.lease)));
+            AckAnswer {
+                head: standing.head,
+                lease_ms: u64::try_from(standing.lease.as_millis()).unwrap_or(u64::MAX),
+                reason: None,
+                anew: false,
+            }
         };
         if before != Some(follower.shown(standing.now)) || answer.lease_ms == LEASE_NONE {
             self.live_version += 1;
@@ -198,20 +235,20 @@ impl LeaseBook {
     }
 
     /// Notes which token a follower's ack came with.
-    pub(crate) fn let_in(&mut self, who: &(Role, NodeName), token: Option<String>) {
+    pub fn let_in(&mut self, who: &(Role, NodeName), token: Option<String>) {
         if let Some(follower) = self.followers.get_mut(who) {
             follower.token = token;
         }
     }
 
     /// Returns the followers that hold a lease by acks with this token.
-    pub(crate) fn relying_on(&self, token: &str, now: Duration) -> Vec<NodeName> {
+    pub fn relying_on(&self, token: &str, now: Duration) -> Vec<NodeName> {
         let relying = self.followers.iter().filter(|(_, follower)| follower.is_live(now) && follower.token.as_deref() == Some(token));
         relying.map(|((_, name), _)| name.clone()).collect()
     }
 
     /// Decides whether every edge has applied `seq` or is fenced, and remembers that it was said.
-    pub(crate) fn report_complete(&mut self, seq: u64, now: Duration) -> bool {
+    pub fn report_complete(&mut self, seq: u64, now: Duration) -> bool {
         let complete =
             seq <= self.complete || (now >= self.quiet_until && self.edges(now).all(|edge| edge.state(seq, now) != FollowerState::Pending));
         // What is below the head of a lost book counts as complete for leases, but may not be said
@@ -224,18 +261,18 @@ impl LeaseBook {
     }
 
     /// Returns when the answer of [`Self::report_complete`] may change without any message.
-    pub(crate) fn next_change(&self, seq: u64, now: Duration) -> Option<Duration> {
+    pub fn next_change(&self, seq: u64, now: Duration) -> Option<Duration> {
         let ends = self.edges(now).filter(|edge| edge.state(seq, now) == FollowerState::Pending).flat_map(Follower::leases);
         ends.chain([self.quiet_until]).filter(|at| *at > now).min()
     }
 
     /// Returns each edge's line of a receipt for an event appended at `appended_at`.
-    pub(crate) fn receipt(&self, seq: u64, appended_at: Option<Duration>, now: Duration, wall: Timestamp) -> Vec<FollowerReceipt> {
+    pub fn receipt(&self, seq: u64, appended_at: Option<Duration>, now: Duration, wall: Timestamp) -> Vec<FollowerReceipt> {
         self.edges(now).map(|edge| edge.receipt(seq, appended_at, now, wall)).collect()
     }
 
     /// Returns the edges that hold a lease, for the DNS.
-    pub(crate) fn live(&self, now: Duration) -> Vec<LiveEdge> {
+    pub fn live(&self, now: Duration) -> Vec<LiveEdge> {
         let live = self.edges(now).filter(|edge| edge.is_live(now));
         live.map(|edge| LiveEdge {
             edge: edge.ack.follower.clone(),
@@ -248,12 +285,12 @@ impl LeaseBook {
     }
 
     /// Returns the next moment at which a lease of an edge ends.
-    pub(crate) fn next_end(&self, now: Duration) -> Option<Duration> {
+    pub fn next_end(&self, now: Duration) -> Option<Duration> {
         self.edges(now).filter_map(|edge| edge.until).filter(|until| *until > now).min()
     }
 
     /// Returns every follower as `atoll status` shows it.
-    pub(crate) fn status(&self, head: u64, now: Duration) -> Vec<FollowerStatus> {
+    pub fn status(&self, head: u64, now: Duration) -> Vec<FollowerStatus> {
         let present = self.followers.values().filter(|follower| !follower.retired(now));
         present
             .map(|follower| {
@@ -274,9 +311,9 @@ impl LeaseBook {
     }
 
     /// Returns the seqs that fenced edges stand at: what they may go on serving by was in force there.
-    pub(crate) fn fenced_at(&self, seq: u64, now: Duration) -> Vec<(u64, Duration)> {
+    pub fn fenced_at(&self, seq: u64, now: Duration) -> Vec<(u64, Duration)> {
         let fenced = self.edges(now).filter(|edge| edge.state(seq, now) == FollowerState::Fenced);
-        fenced.map(|edge| (edge.applied, edge.until.unwrap_or_default())).collect()
+        fenced.map(|edge| (edge.applied, edge.last_lease())).collect()
     }
 
     fn edges(&self, now: Duration) -> impl Iterator<Item = &Follower> {
@@ -287,42 +324,50 @@ impl LeaseBook {
 impl Follower {
     fn new(ack: Ack, now: Duration) -> Self {
         let (acks, former, replaced) = (VecDeque::new(), Vec::new(), VecDeque::new());
-        Self { ack, applied: 0, until: None, last_ack: now, acks, former, replaced, drained: false, token: None }
+        Self { ack, applied: 0, until: None, last_ack: now, leased_until: now, acks, former, replaced, drained: false, token: None }
     }
 
     /// Who was known before the origin was restarted, of no life that it could ack for.
-    fn of_former_times(known: &Remembered, now: Duration) -> Self {
+    fn of_former_times(known: &Remembered, epoch: Epoch, now: Duration) -> Self {
+        let applied = if known.epoch == Some(epoch) { known.applied } else { 0 };
         let ack = Ack {
             follower: known.name.clone(),
             role: known.role,
             region: known.region.clone(),
             life: known.drained.clone().unwrap_or_default(),
             protocol: wire::PROTOCOL,
-            position: Position { epoch: Epoch::from_bytes([0; 8]), seq: known.applied, chain: Chain::START },
+            position: Position { epoch, seq: applied, chain: Chain::START },
             answers: Vec::new(),
             draining: false,
             load: 0.0,
             counts: BTreeMap::new(),
         };
-        Self { applied: known.applied, drained: known.drained.is_some(), ..Self::new(ack, now) }
+        Self { applied, drained: known.drained.is_some(), ..Self::new(ack, now) }
     }
 
-    /// Of another epoch it has applied nothing, and holds no lease.
-    fn forget(&mut self) {
+    /// Of another epoch it has applied nothing. A lease of the one before may run until `quiet_until`.
+    fn forget(&mut self, quiet_until: Duration) {
         self.applied = 0;
         self.until = None;
-        self.former.clear();
+        self.former = vec![Former { until: quiet_until, applied: 0 }];
         self.acks.clear();
     }
 
     /// Tells whether the ack is of the present life; a life that was never seen replaces it.
     fn meet(&mut self, ack: Ack, now: Duration) -> bool {
+        if makes(Mistake::AckOfFormerLife) {
+            self.ack = ack;
+            self.last_ack = now;
+            return true;
+        }
         if self.replaced.contains(&ack.life) {
             return false;
         }
         if ack.life != self.ack.life {
-            self.former.retain(|until| *until > now);
-            self.former.extend(self.until.take());
+            let applied = self.applied;
+            self.leased_until = self.last_lease();
+            self.former.retain(|former| former.until > now);
+            self.former.extend(self.until.take().filter(|_| !makes(Mistake::FormerLeaseForgotten)).map(|until| Former { until, applied }));
             self.replaced.push_back(std::mem::take(&mut self.ack.life));
             if self.replaced.len() > LIVES {
                 self.replaced.pop_front();
@@ -356,15 +401,20 @@ impl Follower {
         !self.drained && self.until.is_some_and(|until| until > now)
     }
 
-    /// Returns the seq beyond which nothing is complete because of it, where it holds anything back: while
-    /// a lease of a former life runs, nothing at all is known of it.
+    /// Returns the seq beyond which nothing is complete because of it, where it holds anything back.
     fn holds_back(&self, now: Duration) -> Option<u64> {
-        let runs = |until: &Duration| *until > now;
-        if self.former.iter().any(runs) { Some(0) } else { self.until.as_ref().filter(|until| runs(until)).map(|_| self.applied) }
+        let former = self.former.iter().filter(|former| former.until > now).map(|former| former.applied);
+        let present = self.until.filter(|until| *until > now).map(|_| self.applied);
+        former.chain(present).min()
     }
 
     fn leases(&self) -> impl Iterator<Item = Duration> {
-        self.former.iter().copied().chain(self.until)
+        self.former.iter().map(|former| former.until).chain(self.until)
+    }
+
+    /// Returns when its last lease ended or will, at the latest.
+    fn last_lease(&self) -> Duration {
+        self.leases().max().unwrap_or_default().max(self.leased_until)
     }
 
     fn retired(&self, now: Duration) -> bool {
@@ -372,12 +422,10 @@ impl Follower {
     }
 
     fn state(&self, seq: u64, now: Duration) -> FollowerState {
-        let former_runs = self.former.iter().any(|until| *until > now);
-        let runs = self.until.is_some_and(|until| until > now);
-        match (self.applied >= seq, former_runs, runs) {
-            (_, true, _) | (false, false, true) => FollowerState::Pending,
-            (true, false, _) => FollowerState::Applied,
-            (false, false, false) => FollowerState::Fenced,
+        match (self.holds_back(now), self.applied >= seq) {
+            (Some(reached), _) if reached < seq => FollowerState::Pending,
+            (_, true) => FollowerState::Applied,
+            (_, false) => FollowerState::Fenced,
         }
     }
 
@@ -391,7 +439,7 @@ impl Follower {
             .filter(|_| known && state == FollowerState::Applied)
             .map(|(acked, appended)| acked.saturating_sub(appended));
         let since = (state == FollowerState::Fenced).then(|| {
-            let ago = now.saturating_sub(self.leases().max().unwrap_or(self.last_ack));
+            let ago = now.saturating_sub(self.last_lease());
             Timestamp::from_millis(wall.as_millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
         });
         FollowerReceipt {
@@ -409,10 +457,12 @@ mod tests {
     use super::*;
 
     const LEASE: Duration = Duration::from_secs(5);
-    const MARGIN: Duration = Duration::from_millis(100);
-
     fn at(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    fn epoch() -> Epoch {
+        Epoch::from_bytes([0; 8])
     }
 
     fn ack(name: &str, life: &str, seq: u64) -> Ack {
@@ -422,7 +472,7 @@ mod tests {
             region: "fra".parse().unwrap(),
             life: life.to_owned(),
             protocol: [1, 1],
-            position: Position { epoch: Epoch::from_bytes([0; 8]), seq, chain: Chain::START },
+            position: Position { epoch: epoch(), seq, chain: Chain::START },
             answers: vec![],
             draining: false,
             load: 0.0,
@@ -431,7 +481,7 @@ mod tests {
     }
 
     fn standing(now: u64, head: u64) -> Standing {
-        Standing { now: at(now), head, fits: true, first_unapplied_at: None, lease: LEASE, margin: MARGIN }
+        Standing { now: at(now), head, fits: true, first_unapplied_at: None, lease: LEASE }
     }
 
     #[test]
@@ -462,18 +512,28 @@ mod tests {
     #[test]
     fn l4_an_ack_of_a_former_life_says_nothing_and_its_lease_still_counts() {
         let mut book = LeaseBook::new(0, at(0));
-        book.ack(ack("a", "1", 1), &standing(0, 1));
-        book.ack(ack("a", "2", 0), &standing(10, 1));
-        assert_eq!(book.ack(ack("a", "1", 1), &standing(20, 1)).reason, Some(Refused::Retired));
-        assert!(!book.report_complete(1, at(30)), "the new life has not applied it");
-        book.ack(ack("a", "2", 1), &standing(40, 1));
-        assert!(!book.report_complete(1, at(5099)), "the former life may still run");
-        assert!(book.report_complete(1, at(5100)));
+        book.ack(ack("a", "1", 1), &standing(0, 2));
+        book.ack(ack("a", "2", 0), &standing(10, 2));
+        let late = book.ack(ack("a", "1", 2), &standing(20, 2));
+        assert_eq!((late.reason, late.anew), (Some(Refused::Retired), true));
+        assert!(!book.report_complete(2, at(30)), "the new life has not applied it");
+        book.ack(ack("a", "2", 2), &standing(40, 2));
+        assert!(!book.report_complete(2, at(5099)), "the former life may still run");
+        assert!(book.report_complete(2, at(5100)));
+    }
+
+    #[test]
+    fn p2_a_former_life_holds_back_only_what_it_had_not_applied_itself() {
+        let mut book = LeaseBook::new(0, at(0));
+        book.ack(ack("a", "1", 1), &standing(0, 2));
+        book.ack(ack("a", "2", 2), &standing(10, 2));
+        assert!(book.report_complete(1, at(20)), "both lives have applied it");
+        assert!(!book.report_complete(2, at(20)) && book.report_complete(2, at(5100)));
     }
 
     #[test]
     fn l5_after_a_restart_nothing_is_complete_until_old_leases_ended_and_all_counts_for_new_ones() {
-        let mut book = LeaseBook::new(7, at(5100));
+        let mut book = LeaseBook::after_restart(7, LEASE, at(0));
         assert!(!book.report_complete(7, at(5099)));
         assert_eq!(book.ack(ack("a", "1", 6), &standing(10, 7)).reason, Some(Refused::BelowComplete));
         assert_eq!(book.next_change(7, at(10)), Some(at(5100)));
@@ -486,14 +546,31 @@ mod tests {
         before.ack(ack("a", "1", 0), &standing(0, 0));
         let known = before.take_unsaved().unwrap();
         assert!(before.take_unsaved().is_none(), "nothing is new");
-        let mut book = LeaseBook::new(3, at(5100));
-        book.remember(known, at(10));
+        let mut book = LeaseBook::after_restart(3, LEASE, at(0));
+        book.remember(known, epoch(), at(10));
         assert!(book.report_complete(4, at(5100)));
         let receipt = book.receipt(4, None, at(5100), Timestamp::from_millis(0));
         assert_eq!(receipt.iter().map(|row| row.state).collect::<Vec<_>>(), [FollowerState::Fenced]);
         assert_eq!(book.fenced_at(4, at(5100)).len(), 1);
         book.ack(ack("a", "2", 4), &standing(5200, 4));
         assert_eq!(book.receipt(4, None, at(5300), Timestamp::from_millis(0))[0].state, FollowerState::Applied);
+    }
+
+    #[test]
+    fn p7_who_followed_before_may_have_held_a_lease_until_the_quiet_period_ends() {
+        let mut before = LeaseBook::new(0, at(0));
+        before.ack(ack("a", "1", 7), &standing(0, 7));
+        let known = before.take_unsaved().unwrap();
+        let at_end = |epoch| {
+            let mut book = LeaseBook::after_restart(7, LEASE, at(1000));
+            book.remember(known.clone(), epoch, at(1000));
+            assert!(!book.report_complete(8, at(6049)) && book.live(at(1000)).is_empty());
+            book.fenced_at(8, at(6100))
+        };
+        assert_eq!(at_end(epoch()), [(7, at(6100))], "it counts as fenced from there on, not for as long as the machine runs");
+        assert_eq!(at_end(Epoch::from_bytes([1; 8])), [(0, at(6100))], "of another epoch it has applied nothing");
+        before.begin_epoch(7, LEASE, at(2000));
+        assert_eq!(before.receipt(7, None, at(7100), Timestamp::from_millis(0))[0].state, FollowerState::Fenced);
     }
 
     fn names(book: &LeaseBook, now: u64) -> (usize, usize) {
@@ -506,7 +583,8 @@ mod tests {
         book.ack(ack("a", "1", 0), &standing(0, 0));
         assert!(book.drain(&"a".parse().unwrap()) && !book.drain(&"b".parse().unwrap()));
         assert_eq!(names(&book, 1), (1, 0), "it may still answer from what it holds");
-        assert_eq!(book.ack(ack("a", "1", 0), &standing(10, 1)).reason, Some(Refused::Retired));
+        let refused = book.ack(ack("a", "1", 0), &standing(10, 1));
+        assert_eq!((refused.reason, refused.anew), (Some(Refused::Retired), false), "nor would a new name for the same process be right");
         assert!(!book.report_complete(1, at(5099)), "its lease was granted before, and runs");
         assert!(book.report_complete(1, at(5100)));
         assert_eq!((names(&book, 5100), book.status(1, at(5100)).len()), ((0, 0), 0));
@@ -554,11 +632,11 @@ mod tests {
         before.drain(&"a".parse().unwrap());
         let json = serde_json::to_string(&before.take_unsaved().unwrap()).unwrap();
 
-        let mut book = LeaseBook::new(1, at(5100));
-        book.remember(serde_json::from_str(&json).unwrap(), at(10));
+        let mut book = LeaseBook::after_restart(1, LEASE, at(0));
+        book.remember(serde_json::from_str(&json).unwrap(), epoch(), at(10));
         assert_eq!(names(&book, 5100), (0, 0));
         assert_eq!(book.ack(ack("a", "1", 1), &standing(5200, 1)).reason, Some(Refused::Retired));
-        book.begin_epoch(0, at(10_000));
+        book.begin_epoch(0, LEASE, at(10_000));
         assert_eq!(book.ack(ack("a", "1", 0), &standing(10_100, 0)).reason, Some(Refused::Retired));
         assert_eq!(book.ack(ack("a", "2", 0), &standing(10_200, 0)).reason, None);
     }

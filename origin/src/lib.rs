@@ -6,6 +6,8 @@
 mod api;
 mod auth;
 mod decide;
+mod once;
+mod rate;
 mod fault;
 mod announce;
 mod journal;
@@ -15,9 +17,18 @@ mod core;
 mod blobs;
 mod variants;
 mod collect;
+mod again;
+mod questions;
 mod feed;
 mod clock;
 mod metrics;
 mod start;
 
 pub use start::{Origin, Running};
+
+/// The parts that decide, without any clock, disk or socket: what the simulation drives.
+pub mod cores {
+    pub use crate::decide::may_serve;
+    pub use crate::journal::{Fit, fit};
+    pub use crate::lease_book::{LeaseBook, Remembered, Standing};
+}

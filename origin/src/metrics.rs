@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     registry: Mutex<Registry>,
     pub(crate) purges: Counter,
     pub(crate) purge_scopes: Counter,
+    pub(crate) purge_repeats: Counter,
+    pub(crate) purges_limited: Counter,
     pub(crate) publishes: Counter,
     pub(crate) blob_bytes_in: Counter,
     pub(crate) acks: Counter,
@@ -39,6 +41,8 @@ impl Metrics {
         };
         let purges = counter("purges", "Purges accepted");
         let purge_scopes = counter("purge_scopes", "Scopes in accepted purges");
+        let purge_repeats = counter("purge_repeats", "Purges done once more, as they had asked for");
+        let purges_limited = counter("purges_limited", "Purges refused since their token had purged too much");
         let publishes = counter("publishes", "Versions committed");
         let blob_bytes_in = counter("blob_bytes_in", "Bytes of blobs received");
         let acks = counter("acks", "Acks of followers");
@@ -56,6 +60,8 @@ impl Metrics {
             registry: Mutex::new(registry),
             purges,
             purge_scopes,
+            purge_repeats,
+            purges_limited,
             publishes,
             blob_bytes_in,
             acks,

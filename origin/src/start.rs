@@ -17,7 +17,7 @@ use crate::blobs::Blobs;
 use crate::core::Core;
 use crate::journal::Journal;
 use crate::variants::Variants;
-use crate::{api, auth, collect};
+use crate::{again, api, auth, collect};
 
 /// How long calls in hand may take when the origin stops.
 const GRACE_S: u64 = 10;
@@ -83,6 +83,7 @@ impl Origin {
                 }
             }),
             tokio::spawn(collect::run(Arc::clone(&core))),
+            tokio::spawn(again::run(Arc::clone(&core))),
         ];
         let admin_token = core.settings.data.join("admin.token");
         tracing::info!(%address, head = core.journal.head().seq, "origin ready on {address}");

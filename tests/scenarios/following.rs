@@ -410,7 +410,7 @@ async fn an_oversized_body_is_refused_before_it_is_read() -> Result<()> {
     let request = format!(
         "POST /v1/purges HTTP/1.1\r\nHost: origin.test\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         token.trim(),
-        2 << 20
+        32 << 20
     );
     let answer = raw(town.origin_address()?, request.as_bytes()).await?;
 

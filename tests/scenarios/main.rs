@@ -2,6 +2,10 @@
 
 mod publishing;
 mod purging;
+mod receipts;
+mod positions;
+mod counting;
+mod clients;
 mod conformance;
 mod following;
 mod outage;

@@ -139,6 +139,44 @@ async fn an_origin_that_is_killed_under_load_loses_no_acknowledged_event() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_and_a_repeat_outlive_the_kill_of_their_origin() -> Result<()> {
+    let house = House::new("data")?;
+    let (mut process, control) = house.origin().await?;
+    let request = PurgeRequest { again_after_ms: Some(1000), ..purge(vec!["once".to_owned()]) };
+    let first: Receipt = control.send_purge_under("deploy-7", &request).await?.json()?;
+    process.kill()?;
+
+    let (mut process, control) = house.origin().await?;
+    let second: Receipt = control.send_purge_under("deploy-7", &request).await?.json()?;
+    assert_eq!((second.position, second.again_at), (first.position, first.again_at));
+    let repeats = |journal: &[Event]| {
+        let of_first = |event: &&Event| matches!(event.fact, Fact::Purged { repeats: Some(seq), .. } if seq == first.seq);
+        journal.iter().filter(of_first).count()
+    };
+    eventually("the repeat", || async {
+        let journal = control.journal().await?;
+        ensure!(repeats(&journal) == 1, "{journal:?}");
+        Ok(())
+    })
+    .await?;
+    process.kill()?;
+
+    let (_process, control) = house.origin().await?;
+    // Whatever was still to be repeated would come before this one.
+    let marker = PurgeRequest { again_after_ms: Some(1), ..purge(vec!["marker".to_owned()]) };
+    let marker: Receipt = control.send_purge(&marker).await?.json()?;
+    let journal = eventually("the marker's repeat", || async {
+        let journal = control.journal().await?;
+        let is_there = journal.iter().any(|event| matches!(event.fact, Fact::Purged { repeats: Some(seq), .. } if seq == marker.seq));
+        ensure!(is_there, "{journal:?}");
+        Ok(journal)
+    })
+    .await?;
+    assert_eq!(repeats(&journal), 1, "{journal:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_origin_that_is_killed_while_a_site_is_published_keeps_the_old_version_or_has_the_new_one() -> Result<()> {
     let house = House::new("data")?;
     let (mut process, control) = house.origin().await?;

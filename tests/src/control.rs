@@ -51,6 +51,12 @@ impl Control {
         Self { token: token.to_owned(), ..self.clone() }
     }
 
+    /// Returns the token, for who shows it to an edge.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Sends a call.
     ///
     /// # Errors
@@ -186,6 +192,14 @@ impl Control {
         self.json("POST", "/v1/purges", request).await
     }
 
+    /// Sends a purge under a key, written as it stands.
+    ///
+    /// # Errors
+    /// Where no whole answer came.
+    pub async fn send_purge_under(&self, key: &str, request: &PurgeRequest) -> Result<Answer> {
+        self.send("POST", "/v1/purges", &[("idempotency-key", key)], serde_json::to_vec(request)?).await
+    }
+
     /// Purges and waits, and returns a receipt that says that it is complete.
     ///
     /// # Errors
@@ -276,7 +290,7 @@ impl Control {
     /// Where it is refused.
     pub async fn issue(&self, can: &[&str]) -> Result<(String, Self)> {
         let can = can.iter().map(|grant| grant.parse::<Grant>()).collect::<Result<Vec<_>, _>>()?;
-        let request = TokenRequest { name: "scenario".to_owned(), can };
+        let request = TokenRequest { name: "scenario".to_owned(), can, purge_rate: None };
         let issued: TokenIssued = self.json("POST", "/v1/tokens", &request).await?.with_status(201)?.json()?;
         Ok((issued.id, self.with_token(&issued.token)))
     }

@@ -4,16 +4,29 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Alias, Chain, Digest, Epoch, Event, Grant, Mode, NodeName, Owner, Position, RegionName, SiteName, Timestamp};
+use crate::{
+    Alias, Chain, Counted, Digest, Epoch, Event, Grant, Mode, NodeName, Owner, Position, Question, RegionName, SiteName, Timestamp,
+};
 
 /// The oldest and the newest protocol that this program speaks with its peers.
 pub const PROTOCOL: [u32; 2] = [1, 1];
 
 /// The lease of somebody who gets none.
 pub const LEASE_NONE: u64 = 0;
+
+/// What an origin adds to a lease before it counts it as ended, and how far a follower's two clocks may move against
+/// each other before it gives its lease up: one hundredth and 50 ms.
+#[must_use]
+pub fn lease_margin(lease: Duration) -> Duration {
+    lease / 100 + Duration::from_millis(50)
+}
+
+/// The member of a problem that says that a position is of this epoch and not in this journal.
+pub const LOST: &str = "lost";
 
 /// What a follower does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
@@ -187,9 +200,15 @@ pub struct PurgeRequest {
     pub mode: Mode,
     /// Whether to wait for every edge.
     pub wait: Wait,
-    /// How long to wait, in milliseconds; by default the bound of a purge plus one second.
+    /// How long to wait, in milliseconds; by default the bound of a purge plus one second, for a dry run two
+    /// seconds.
     pub timeout_ms: Option<u64>,
-    /// Says what would be purged, and purges nothing.
+    /// Purges once more, so many milliseconds after it was accepted: for upstreams whose replicas lag, from which a cache
+    /// may be filled with what was just purged. An hour at the most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub again_after_ms: Option<u64>,
+    /// Says what would be purged and how much of it each edge holds, and purges nothing. With `wait` none no edge
+    /// is asked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
@@ -200,8 +219,41 @@ pub struct PurgePlan {
     /// The scopes, with hosts and URLs resolved.
     #[schema(value_type = Vec<Object>)]
     pub scopes: Vec<crate::Scope>,
+    /// Each edge that was asked, and what it holds of them.
+    #[serde(default)]
+    pub edges: Vec<PlannedEdge>,
+    /// What all that answered hold together.
+    #[serde(default)]
+    pub total: Counted,
     /// What the sender should know.
     pub notes: Vec<String>,
+}
+
+/// What one edge holds of what a purge would take away; nothing is known of one that is fenced, older than the
+/// question, or too slow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PlannedEdge {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub name: NodeName,
+    /// Its region.
+    #[schema(value_type = String)]
+    pub region: RegionName,
+    /// URLs with at least one such response.
+    pub urls: Option<u64>,
+    /// Stored responses: each variant of a URL is one.
+    pub entries: Option<u64>,
+    /// The memory that they take.
+    pub bytes: Option<u64>,
+}
+
+impl PlannedEdge {
+    /// Returns an edge that answered, or did not.
+    #[must_use]
+    pub fn new(name: NodeName, region: RegionName, counted: Option<Counted>) -> Self {
+        let of = |count: fn(Counted) -> u64| counted.map(count);
+        Self { name, region, urls: of(|counted| counted.urls), entries: of(|counted| counted.entries), bytes: of(|counted| counted.bytes) }
+    }
 }
 
 /// How far a purge has come.
@@ -230,6 +282,10 @@ pub struct Receipt {
     pub may_serve: Vec<String>,
     /// Each edge.
     pub followers: Vec<FollowerReceipt>,
+    /// When it is, or was, purged once more, where the purge asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub again_at: Option<Timestamp>,
     /// What the sender should know, such as a purge that can touch nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -286,6 +342,9 @@ pub struct FeedLine {
     /// For DNS nodes: the edges that may be answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<Vec<LiveEdge>>,
+    /// For edges: what they are asked beside the journal. It is no part of the fold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::question::understood")]
+    pub questions: Vec<Question>,
 }
 
 /// An edge that holds a lease.
@@ -363,6 +422,10 @@ pub struct AckAnswer {
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Refused>,
+    /// Whether a new life of the follower would be heard: this one was not taken out of service, but another one was
+    /// heard after it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anew: bool,
 }
 
 /// The answer to a new configuration.
@@ -384,6 +447,9 @@ pub struct TokenRequest {
     /// What its bearer may do.
     #[schema(value_type = Vec<String>)]
     pub can: Vec<Grant>,
+    /// How many scopes it may purge per second; without it `origin.purge_rate` counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purge_rate: Option<u64>,
 }
 
 /// A new token, whose secret is shown this once.
@@ -408,6 +474,9 @@ pub struct TokenInfo {
     /// When it was issued.
     #[schema(value_type = String)]
     pub issued_at: Timestamp,
+    /// How many scopes it may purge per second, where it has a limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purge_rate: Option<u64>,
 }
 
 /// The network as the origin sees it.
@@ -469,6 +538,7 @@ pub struct SiteStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::QuestionAnswer;
     use serde::de::DeserializeOwned;
 
     fn golden<T: Serialize + DeserializeOwned>(name: &str, json: &str) {
@@ -487,6 +557,12 @@ mod tests {
         golden::<PublishStarted>("publish started", include_str!("../golden/publish_started.json"));
         golden::<Problem>("problem", include_str!("../golden/problem.json"));
         golden::<PurgeRequest>("purge request", include_str!("../golden/purge_request.json"));
+        golden::<PurgeRequest>("purge request with a repeat", include_str!("../golden/purge_request_again.json"));
+        golden::<Receipt>("receipt with a repeat", include_str!("../golden/receipt_again.json"));
+        golden::<TokenRequest>("token request", include_str!("../golden/token_request.json"));
+        golden::<PurgePlan>("purge plan", include_str!("../golden/purge_plan.json"));
+        golden::<FeedLine>("heartbeat with a question", include_str!("../golden/heartbeat_question.json"));
+        golden::<QuestionAnswer>("question answer", include_str!("../golden/question_answer.json"));
     }
 
     #[test]

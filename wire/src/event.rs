@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Alias, Digest, FilePath, Grant, Mode, Owner, Role, Scope, SiteName, Timestamp};
+use crate::{Alias, Digest, FilePath, Grant, Mode, Once, Owner, Role, Scope, SiteName, Timestamp, again};
 
 /// One numbered fact of the journal.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +85,15 @@ pub enum Fact {
         mode: Mode,
         /// What, with hosts and URLs resolved.
         scopes: Vec<Scope>,
+        /// The key under which it was sent, so that sending it again purges nothing again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        once: Option<Once>,
+        /// After how many milliseconds it is repeated, once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again_after_ms: Option<u64>,
+        /// The seq of the purge that this one repeats.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        repeats: Option<u64>,
     },
     /// The network's configuration was replaced.
     ConfigChanged {
@@ -103,6 +112,9 @@ pub enum Fact {
         hash: Digest,
         /// What its bearer may do.
         can: Vec<Grant>,
+        /// How many scopes per second its bearer may purge, where it has a limit of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        purge_rate: Option<u64>,
     },
     /// A token was revoked.
     TokenRevoked {
@@ -142,6 +154,12 @@ pub enum Fact {
 const VERSION: u64 = 1;
 
 impl Fact {
+    /// Returns a purge that is neither tied to a key nor repeated.
+    #[must_use]
+    pub fn purged(owner: Owner, mode: Mode, scopes: Vec<Scope>) -> Self {
+        Self::Purged { owner, mode, scopes, once: None, again_after_ms: None, repeats: None }
+    }
+
     /// Returns what the fact is about.
     #[must_use]
     pub fn class(&self) -> Class {
@@ -165,7 +183,19 @@ impl Fact {
             Self::ConfigChanged { .. } => vec!["config".to_owned()],
             Self::TokenIssued { .. } | Self::TokenRevoked { .. } => vec!["tokens".to_owned()],
             Self::BlobsCondemned { .. } | Self::BlobsLifted { .. } | Self::BlobsDeleted { .. } => vec!["blobs".to_owned()],
-            Self::Purged { .. } | Self::Unknown { .. } => Vec::new(),
+            Self::Purged { once, repeats, .. } => once.iter().map(Once::stream).chain(repeats.map(again::stream)).collect(),
+            Self::Unknown { .. } => Vec::new(),
+        }
+    }
+}
+
+impl Event {
+    /// Returns when it is repeated, where it is a purge that asks for that.
+    #[must_use]
+    pub fn again_at(&self) -> Option<Timestamp> {
+        match self.fact {
+            Fact::Purged { again_after_ms, .. } => again_after_ms.map(|ms| self.at.plus_millis(ms)),
+            _ => None,
         }
     }
 }
@@ -291,6 +321,34 @@ mod tests {
             assert_eq!(read.fact.class(), class);
             assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::from_str::<Value>(json).unwrap());
         }
+    }
+
+    /// An event as a node reads it that knows nothing of keys and repeats: all fields but those that it knows are skipped.
+    #[derive(Deserialize)]
+    struct OldPurged {
+        owner: Owner,
+        mode: Mode,
+        scopes: Vec<Scope>,
+    }
+
+    #[test]
+    fn a_purge_with_a_key_and_a_repeat_is_an_ordinary_purge_for_an_older_node() {
+        let golden = include_str!("../golden/events.jsonl").lines().filter(|line| line.contains("\"Purged\""));
+        for line in golden {
+            let old: OldPurged = serde_json::from_str(line).unwrap();
+            let Fact::Purged { owner, mode, scopes, .. } = event(line).fact else { panic!("{line}") };
+            assert_eq!((old.owner, old.mode, old.scopes), (owner, mode, scopes), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_purge_moves_the_streams_of_its_key_and_of_what_it_repeats() {
+        let once = Once { key: Digest::of(b"key"), request: Digest::of(b"request") };
+        let (owner, mode, again_after_ms) = (Owner::default(), Mode::Hard, None);
+        let purge = |once, repeats| Fact::Purged { owner: owner.clone(), mode, scopes: vec![], once, again_after_ms, repeats };
+        assert_eq!(purge(None, None).streams(), Vec::<String>::new());
+        assert_eq!(purge(Some(once), None).streams(), [format!("once:{}", Digest::of(b"key"))]);
+        assert_eq!(purge(None, Some(42)).streams(), ["again:42"]);
     }
 
     #[test]

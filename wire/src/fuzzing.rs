@@ -112,10 +112,10 @@ mod tests {
 
     /// A line that is well formed, for others to be bent from.
     fn whole_line() -> Vec<u8> {
-        let fact = Fact::Purged { owner: Owner::default(), mode: Mode::Hard, scopes: vec![Scope::All] };
+        let fact = Fact::purged(Owner::default(), Mode::Hard, vec![Scope::All]);
         let event = Event { seq: 1, at: Timestamp::from_millis(0), actor: "test".to_owned(), fact };
         let epoch = Epoch::from_bytes([1; 8]);
-        let line = FeedLine { epoch, from: 0, to: 1, chain: Chain::START, head: 1, events: vec![event], live: None };
+        let line = FeedLine { epoch, from: 0, to: 1, chain: Chain::START, head: 1, events: vec![event], live: None, questions: vec![] };
         serde_json::to_vec(&line).unwrap()
     }
 

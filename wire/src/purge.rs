@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
-use crate::{Host, Mode, Owner, Scope, Tag, Target};
+use crate::mistake::{Mistake, makes};
+use crate::{Class, Event, Fact, Host, Mode, Owner, PrefixScope, Scope, Tag, Target};
 
 /// Slots in each array: two arrays of 64 Ki seqs are one MiB.
 const SLOTS: usize = 1 << 16;
@@ -50,6 +51,24 @@ pub enum Matched {
     Hard(u64),
 }
 
+/// What one purge would take: the very slots and prefixes that it would mark in the table that this was made of, so
+/// that whatever shares a slot with it counts too. It marks nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PurgeProbe {
+    /// In order.
+    slots: Vec<u32>,
+    prefixes: Vec<PrefixScope>,
+}
+
+impl PurgeProbe {
+    /// Tells whether the purge would take the entry with these slots, host and target.
+    #[must_use]
+    pub fn takes(&self, slots: &Slots, host: &Host, sent: &Target) -> bool {
+        let begins = |prefix: &PrefixScope| &prefix.host == host && sent.as_str().starts_with(prefix.path.as_str());
+        slots.0.iter().any(|slot| self.slots.binary_search(slot).is_ok()) || self.prefixes.iter().any(begins)
+    }
+}
+
 /// The highest purge seq per slot, for hard and for soft purges, and the recent prefixes.
 #[derive(Debug)]
 pub struct PurgeTable {
@@ -83,7 +102,13 @@ impl PurgeTable {
     /// Returns an empty table whose slots are chosen with `key`.
     #[must_use]
     pub fn new(key: [u8; 16]) -> Self {
-        let empty = || (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
+        Self::sized(key, SLOTS)
+    }
+
+    /// Returns an empty table with so many slots in each array, at least one.
+    #[must_use]
+    pub fn sized(key: [u8; 16], slots: usize) -> Self {
+        let empty = || (0..slots.clamp(1, SLOTS)).map(|_| AtomicU64::new(0)).collect();
         Self {
             key,
             hard: empty(),
@@ -101,7 +126,7 @@ impl PurgeTable {
             hasher.write_usize(part.len());
             hasher.write(part);
         }
-        u32::try_from(hasher.finish() % SLOTS as u64).unwrap_or(0)
+        u32::try_from(hasher.finish() % self.hard.len() as u64).unwrap_or(0)
     }
 
     /// Returns the slots that purge `subject`; they hold for this table and any with the same key.
@@ -122,6 +147,17 @@ impl PurgeTable {
         Slots(slots.into_boxed_slice())
     }
 
+    /// Takes in what an event purges: all of it where it is a purge that is not understood, nothing where it is none.
+    pub fn hear(&self, event: &Event) {
+        match &event.fact {
+            Fact::Purged { owner, mode, scopes, .. } => self.apply(event.seq, owner, *mode, scopes),
+            Fact::Unknown { class: Class::Purge, .. } if !makes(Mistake::UnknownPurgeSkipped) => {
+                self.apply(event.seq, &Owner::default(), Mode::Hard, &[Scope::Unknown(serde_json::Value::Null)]);
+            }
+            _ => {}
+        }
+    }
+
     /// Takes in one purge. The seqs of successive calls rise.
     pub fn apply(&self, seq: u64, owner: &Owner, mode: Mode, scopes: &[Scope]) {
         for scope in scopes {
@@ -132,16 +168,12 @@ impl PurgeTable {
     }
 
     fn apply_scope(&self, seq: u64, owner: &Owner, mode: Mode, scope: &Scope) {
-        let owner = owner.as_str().as_bytes();
-        let slot = match scope {
-            Scope::Unknown(_) => self.slot(Kind::Everything, &[]),
-            Scope::All => self.slot(Kind::Owner, &[owner]),
-            Scope::Tag(tag) => self.slot(Kind::Tag, &[owner, tag.as_str().as_bytes()]),
-            Scope::Url(url) => self.slot(Kind::Url, &[url.host.as_str().as_bytes(), url.target.as_str().as_bytes()]),
-            Scope::Host(host) => self.slot(Kind::Host, &[host.as_str().as_bytes()]),
-            Scope::Prefix(prefix) if self.remember_prefix(seq, mode, &prefix.host, &prefix.path) => return,
-            Scope::Prefix(prefix) => self.slot(Kind::Host, &[prefix.host.as_str().as_bytes()]),
-        };
+        if let Scope::Prefix(prefix) = scope
+            && self.remember_prefix(seq, mode, &prefix.host, &prefix.path)
+        {
+            return;
+        }
+        let slot = self.slot_of(owner, scope);
         let array = match mode {
             Mode::Hard => &self.hard,
             Mode::Soft => &self.soft,
@@ -149,6 +181,42 @@ impl PurgeTable {
         if let Some(cell) = array.get(slot as usize) {
             cell.fetch_max(seq, Ordering::Release);
         }
+    }
+
+    /// Returns the slot of a scope; for a prefix, which has none, that of its host.
+    fn slot_of(&self, owner: &Owner, scope: &Scope) -> u32 {
+        let owner = owner.as_str().as_bytes();
+        match scope {
+            Scope::Unknown(_) => self.slot(Kind::Everything, &[]),
+            Scope::All => self.slot(Kind::Owner, &[owner]),
+            Scope::Tag(tag) => self.slot(Kind::Tag, &[owner, tag.as_str().as_bytes()]),
+            Scope::Url(url) => self.slot(Kind::Url, &[url.host.as_str().as_bytes(), url.target.as_str().as_bytes()]),
+            Scope::Host(host) => self.slot(Kind::Host, &[host.as_str().as_bytes()]),
+            Scope::Prefix(prefix) => self.slot(Kind::Host, &[prefix.host.as_str().as_bytes()]),
+        }
+    }
+
+    /// Returns what a purge of these scopes would take if it came now, for entries to be held against.
+    #[must_use]
+    pub fn probe(&self, owner: &Owner, scopes: &[Scope]) -> PurgeProbe {
+        let known = self.prefixes.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut room = MAX_PREFIXES.saturating_sub(known.len());
+        let (mut slots, mut prefixes) = (Vec::with_capacity(scopes.len()), Vec::new());
+        for scope in scopes {
+            match scope {
+                Scope::Prefix(prefix) if known.iter().any(|known| known.host == prefix.host && known.path == prefix.path) => {
+                    prefixes.push(prefix.clone());
+                }
+                Scope::Prefix(prefix) if prefixes.contains(prefix) => {}
+                Scope::Prefix(prefix) if room > 0 => {
+                    room -= 1;
+                    prefixes.push(prefix.clone());
+                }
+                scope => slots.push(self.slot_of(owner, scope)),
+            }
+        }
+        slots.sort_unstable();
+        PurgeProbe { slots, prefixes }
     }
 
     /// Tells whether there was room.
@@ -211,6 +279,9 @@ impl PurgeTable {
 }
 
 fn decide(hard: u64, soft: u64, filled_at: u64) -> Matched {
+    if makes(Mistake::OneSeqForBoth) && soft > hard.max(filled_at) {
+        return Matched::Soft(soft);
+    }
     match (hard > filled_at, soft > filled_at) {
         (true, _) => Matched::Hard(hard),
         (false, true) => Matched::Soft(soft),
@@ -228,10 +299,20 @@ impl Clone for PurgeTable {
 #[derive(Serialize, Deserialize)]
 struct Written {
     key: String,
+    #[serde(default = "usual_slots", skip_serializing_if = "is_usual")]
+    slots: usize,
     newest: u64,
     hard: Vec<(u32, u64)>,
     soft: Vec<(u32, u64)>,
     prefixes: Vec<PrefixPurge>,
+}
+
+fn usual_slots() -> usize {
+    SLOTS
+}
+
+fn is_usual(slots: &usize) -> bool {
+    *slots == SLOTS
 }
 
 impl From<&PurgeTable> for Written {
@@ -242,6 +323,7 @@ impl From<&PurgeTable> for Written {
         };
         Self {
             key: hex::encode(table.key),
+            slots: table.hard.len(),
             newest: table.newest(),
             hard: sparse(&table.hard),
             soft: sparse(&table.soft),
@@ -255,7 +337,7 @@ impl From<Written> for PurgeTable {
         let mut key = [0; 16];
         // A key that can't be read leaves a table whose slots fit nothing that was stored: misses, never stale answers.
         let _ = hex::decode_to_slice(&written.key, &mut key);
-        let table = Self::new(key);
+        let table = Self::sized(key, written.slots);
         let fill = |array: &[AtomicU64], seqs: &[(u32, u64)]| {
             for (slot, seq) in seqs {
                 if let Some(cell) = array.get(*slot as usize) {
@@ -373,6 +455,52 @@ mod tests {
         assert_eq!(page.matched(&table, 0), Matched::Nothing);
         table.apply(1000, &Owner::default(), Mode::Hard, &[scope(r#"{"prefix":"h/one-more/"}"#)]);
         assert_eq!(page.matched(&table, 999), Matched::Hard(1000));
+    }
+
+    #[test]
+    fn a_probe_says_beforehand_what_a_purge_takes_shared_slots_included() {
+        let pages = [
+            Page::new("h.example", "/a/b?c", &["red", "blue"]),
+            Page::new("h.example", "/a", &[]),
+            Page::new("x.example", "/a/b", &["green"]),
+            Page::new("y.example", "/", &["red"]),
+        ];
+        let scopes = [
+            r#"{"url":"h.example/a/b?c"}"#,
+            r#"{"tag":"red"}"#,
+            r#"{"prefix":"h.example/a/"}"#,
+            r#"{"prefix":"h.example/a"}"#,
+            r#"{"host":"x.example"}"#,
+            r#"{"all":true}"#,
+            r#"{"moon":"full"}"#,
+        ];
+        // Of so few slots many are shared.
+        for (json, slots) in scopes.iter().flat_map(|json| [1, 2, 5, 1 << 16].map(|slots| (json, slots))) {
+            let table = PurgeTable::sized([3; 16], slots);
+            let probe = table.probe(&Owner::default(), &[scope(json)]);
+            let takes: Vec<_> = pages.iter().map(|page| probe.takes(&page.slots(&table), &page.host, &page.sent)).collect();
+            assert!(pages.iter().all(|page| page.matched(&table, 0) == Matched::Nothing), "{json}: it marks nothing");
+            table.apply(1, &Owner::default(), Mode::Hard, &[scope(json)]);
+            let taken: Vec<_> = pages.iter().map(|page| page.matched(&table, 0) == Matched::Hard(1)).collect();
+            assert_eq!(takes, taken, "{json} among {slots} slots");
+        }
+        let (table, other) = (PurgeTable::new([3; 16]), "other".parse::<Owner>().unwrap());
+        let probe = table.probe(&other, &[scope(r#"{"tag":"red"}"#), scope(r#"{"all":true}"#)]);
+        assert!(!pages.iter().any(|page| probe.takes(&page.slots(&table), &page.host, &page.sent)), "of another owner");
+    }
+
+    #[test]
+    fn a_probe_widens_the_prefixes_for_which_there_is_no_room() {
+        let (table, page) = (PurgeTable::new([0; 16]), Page::new("h", "/untouched", &[]));
+        let takes = |scopes: &[Scope]| table.probe(&Owner::default(), scopes).takes(&page.slots(&table), &page.host, &page.sent);
+        let prefix = |n: usize| scope(&format!(r#"{{"prefix":"h/p{n}/"}}"#));
+        for n in 1..MAX_PREFIXES {
+            table.apply(n as u64, &Owner::default(), Mode::Hard, &[prefix(n)]);
+        }
+        assert!(!takes(&[prefix(1), prefix(0), prefix(0)]), "there is room for one more");
+        assert!(takes(&[prefix(0), prefix(MAX_PREFIXES)]), "the second has none");
+        table.apply(1000, &Owner::default(), Mode::Hard, &[prefix(0)]);
+        assert!(!takes(&[prefix(0), prefix(1)]) && takes(&[prefix(MAX_PREFIXES)]));
     }
 
     #[test]

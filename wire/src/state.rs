@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Alias, Class, Digest, Epoch, Event, Fact, FilePath, Grant, Mode, Owner, Position, PurgeTable, Role, Scope, SiteName, Timestamp,
+    Alias, Digest, Epoch, Event, Fact, FilePath, Grant, PendingRepeat, PendingRepeats, Position, PurgeTable, Role, SiteName, Timestamp,
+    UsedKey, UsedKeys,
 };
 
 /// How long files with a hash in their name stay reachable after their version was replaced.
@@ -98,6 +99,12 @@ pub struct Control {
     pub condemned: BTreeMap<Digest, Timestamp>,
     /// All configurations that there were, the oldest first, bounded.
     pub configs: Vec<ConfigVersion>,
+    /// The keys under which something was asked for, bounded.
+    #[serde(default, skip_serializing_if = "UsedKeys::is_empty")]
+    pub keys: UsedKeys,
+    /// The purges that are still to be repeated, bounded by what is accepted.
+    #[serde(default, skip_serializing_if = "PendingRepeats::is_empty")]
+    pub repeats: PendingRepeats,
 }
 
 /// A token as the origin keeps it.
@@ -111,6 +118,9 @@ pub struct StoredToken {
     pub can: Vec<Grant>,
     /// When it was issued.
     pub issued_at: Timestamp,
+    /// How many scopes it may purge per second, where it has a limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purge_rate: Option<u64>,
 }
 
 /// Rollbacks that are remembered per alias.
@@ -141,9 +151,10 @@ impl State {
     fn fold(&mut self, event: &Event) {
         let seq = event.seq;
         if let Some(control) = &mut self.control {
-            control.streams.extend(event.fact.streams().into_iter().map(|stream| (stream, seq)));
+            control.move_streams(event);
             control.fold(event);
         }
+        self.purges.hear(event);
         match &event.fact {
             Fact::VersionPublished { site, version, files, bytes, rewritten } => {
                 let left_at = self.sites.get(site).and_then(|known| known.versions.get(version)).and_then(|known| known.left_at);
@@ -159,14 +170,9 @@ impl State {
                     site.retire(version);
                 }
             }
-            Fact::Purged { owner, mode, scopes } => self.purges.apply(seq, owner, *mode, scopes),
             Fact::ConfigChanged { number, network } => {
                 self.config =
                     Some(ConfigVersion { number: *number, seq, at: event.at, actor: event.actor.clone(), network: network.clone() });
-            }
-            // A purge that is not understood purges everything; anything else unknown is skipped here.
-            Fact::Unknown { class: Class::Purge, .. } => {
-                self.purges.apply(seq, &Owner::default(), Mode::Hard, &[Scope::Unknown(Value::Null)]);
             }
             _ => {}
         }
@@ -241,10 +247,42 @@ impl SiteState {
 }
 
 impl Control {
+    /// Returns the last seq of a stream, 0 where there is none: what an append may be conditional on.
+    #[must_use]
+    pub fn head_of(&self, stream: &str) -> u64 {
+        self.remembered_head_of(stream).or_else(|| self.streams.get(stream).copied()).unwrap_or(0)
+    }
+
+    /// Streams that come and go by the thousand have a memory of their own, which is bounded.
+    fn remembered_head_of(&self, stream: &str) -> Option<u64> {
+        self.keys.head_of(stream).or_else(|| self.repeats.head_of(stream))
+    }
+
+    fn move_streams(&mut self, event: &Event) {
+        for stream in event.fact.streams() {
+            if self.remembered_head_of(&stream).is_none() {
+                self.streams.insert(stream, event.seq);
+            }
+        }
+    }
+
     fn fold(&mut self, event: &Event) {
         match &event.fact {
-            Fact::TokenIssued { id, name, hash, can } => {
-                let token = StoredToken { name: name.clone(), hash: *hash, can: can.clone(), issued_at: event.at };
+            Fact::Purged { owner, mode, scopes, once, repeats, .. } => {
+                if let Some(once) = once {
+                    self.keys.remember(UsedKey { once: *once, seq: event.seq, at: event.at });
+                }
+                if let Some(seq) = repeats {
+                    self.repeats.forget(*seq);
+                }
+                if let Some(due) = event.again_at() {
+                    let scopes = scopes.as_slice().into();
+                    self.repeats.put_off(PendingRepeat { seq: event.seq, due, owner: owner.clone(), mode: *mode, scopes });
+                }
+            }
+            Fact::TokenIssued { id, name, hash, can, purge_rate } => {
+                let (name, can) = (name.clone(), can.clone());
+                let token = StoredToken { name, hash: *hash, can, issued_at: event.at, purge_rate: *purge_rate };
                 self.tokens.insert(id.clone(), token);
             }
             Fact::TokenRevoked { id } => {
@@ -271,6 +309,7 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Class, Mode, Once, Owner, Scope};
 
     struct Journal(State);
 
@@ -333,6 +372,38 @@ mod tests {
         assert_eq!(recent(left + 24 * 3600 * 1000), vec![]);
     }
 
+    fn purge(once: Option<Once>, again_after_ms: Option<u64>, repeats: Option<u64>) -> Fact {
+        Fact::Purged { owner: Owner::default(), mode: Mode::Hard, scopes: vec![Scope::All], once, again_after_ms, repeats }
+    }
+
+    #[test]
+    fn keys_and_repeats_move_their_streams_without_filling_the_list_of_streams() {
+        let mut journal = Journal::new();
+        let once = Once { key: Digest::of(b"key"), request: Digest::of(b"request") };
+        journal.append(purge(Some(once), Some(500), None));
+        let control = |journal: &Journal| journal.0.control.clone().unwrap();
+        assert_eq!((control(&journal).head_of(&once.stream()), control(&journal).head_of("again:1")), (1, 1));
+        let due: Vec<_> = control(&journal).repeats.in_order().map(|repeat| (repeat.seq, repeat.due.as_millis())).collect();
+        assert_eq!(due, [(1, 1500)]);
+
+        journal.append(purge(None, None, Some(1)));
+        assert_eq!((control(&journal).head_of(&once.stream()), control(&journal).head_of("again:1")), (1, 0));
+        assert!(control(&journal).repeats.is_empty() && control(&journal).streams.is_empty());
+    }
+
+    #[test]
+    fn keys_and_repeats_survive_a_snapshot_and_no_follower_gets_them() {
+        let mut journal = Journal::new();
+        let once = Once { key: Digest::of(b"key"), request: Digest::of(b"request") };
+        journal.append(purge(Some(once), Some(500), None));
+        let back: State = serde_json::from_str(&serde_json::to_string(&journal.0).unwrap()).unwrap();
+        assert_eq!(back.control, journal.0.control);
+        assert!(!serde_json::to_string(&journal.0.for_role(Role::Edge)).unwrap().contains(&once.key.to_string()));
+        // As an origin wrote it that knew neither.
+        let old: Control = serde_json::from_str(r#"{"streams":{"tokens":3},"tokens":{},"condemned":{},"configs":[]}"#).unwrap();
+        assert_eq!((old.head_of("tokens"), old.keys.len(), old.repeats.len()), (3, 0, 0));
+    }
+
     #[test]
     fn an_unknown_purge_purges_everything() {
         let mut journal = Journal::new();
@@ -344,7 +415,8 @@ mod tests {
     fn a_follower_gets_no_secrets_and_a_snapshot_reads_back() {
         let mut journal = Journal::new();
         journal.publish("a");
-        journal.append(Fact::TokenIssued { id: "1".to_owned(), name: "n".to_owned(), hash: Digest::of(b"s"), can: vec![Grant::Admin] });
+        let (id, name) = ("1".to_owned(), "n".to_owned());
+        journal.append(Fact::TokenIssued { id, name, hash: Digest::of(b"s"), can: vec![Grant::Admin], purge_rate: None });
         let edge = serde_json::to_string(&journal.0.for_role(Role::Edge)).unwrap();
         assert!(!edge.contains(&Digest::of(b"s").to_string()));
         let back: State = serde_json::from_str(&edge).unwrap();

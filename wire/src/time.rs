@@ -38,6 +38,12 @@ impl Timestamp {
         self.0 / 1000
     }
 
+    /// Returns the moment `ms` milliseconds later.
+    #[must_use]
+    pub const fn plus_millis(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
     /// Returns how long after `earlier` this is, or zero.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

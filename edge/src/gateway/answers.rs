@@ -172,7 +172,7 @@ pub(super) fn forward(why: Why) -> Forward {
         Why::VaryMiss => Forward::VaryMiss,
         Why::Miss | Why::Purged | Why::Settings => Forward::UriMiss,
         Why::Stale | Why::SoftPurged | Why::NoCache | Why::Fenced => Forward::Stale,
-        Why::Wish => Forward::Request,
+        Why::Wish | Why::Behind => Forward::Request,
         Why::Partial => Forward::Partial,
     }
 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ETAG, LAST_MODIFIED};
 use http::{HeaderMap, StatusCode};
-use wire::{Slots, Tag};
+use wire::Tag;
 
 use super::codings::Codings;
 use crate::rules::parts::Parts;
 use crate::rules::ranges::ByteRange;
 use crate::rules::vary::Selection;
 use crate::rules::{StoreTerms, conditional};
+use crate::validity::Provenance;
 
 /// Variants of one URL; the least recently stored goes first.
 const VARIANTS: usize = 16;
@@ -29,14 +30,8 @@ pub(crate) struct Head {
     pub(crate) selection: Selection,
     pub(crate) terms: StoreTerms,
     pub(crate) tags: Arc<[Tag]>,
-    /// What purges it, by the table's key.
-    pub(crate) slots: Slots,
-    /// The seq that this edge had applied when the fetch started (P4).
-    pub(crate) filled_at: u64,
-    /// The history that `filled_at` is of: it changes when all that was held had to be dropped.
-    pub(crate) generation: u64,
-    /// The route's settings that it came to be by.
-    pub(crate) settings: u64,
+    /// How it came to be, as far as purges are concerned.
+    pub(crate) provenance: Provenance,
     /// When it came (CLOCK_BOOTTIME), for its age.
     pub(crate) received_boot: Duration,
 }
@@ -143,7 +138,7 @@ impl Stored {
     pub(crate) fn with(mut self, entry: Arc<Entry>) -> Self {
         let like = self.variants.iter().position(|known| known.head.selection == entry.head.selection);
         if let Some(at) = like {
-            if self.variants.get(at).is_some_and(|known| known.head.filled_at > entry.head.filled_at) {
+            if self.variants.get(at).is_some_and(|known| !entry.head.provenance.may_replace(&known.head.provenance)) {
                 return self;
             }
             self.variants.remove(at);

@@ -12,7 +12,8 @@ use wire::Tag;
 
 use super::compress::{self, may_compress};
 use super::entry::{Content, Entry, Head};
-use super::fills::{Begun, Fill, Progress};
+use super::fill_table::Begun;
+use super::fills::{Fill, Progress};
 use super::flow::Flow;
 use super::job::{Job, Start, date_it};
 use super::key::CacheKey;
@@ -24,6 +25,7 @@ use crate::edge::Edge;
 use crate::message::ByteStream;
 use crate::refuse::Refusal;
 use crate::rules::{NotStored, fields, update};
+use crate::validity::may_renew;
 
 /// A body up to this size is compressed before it is stored, so that the first hit has it: it takes a few
 /// milliseconds. A larger one is compressed behind it.
@@ -80,7 +82,8 @@ impl Run<'_> {
             self.fail(Refusal::NotReady, lead);
             return;
         };
-        let _ = self.fill.begun.set(Begun { filled_at: start.filled_at, tombstone: start.tombstone });
+        let begun = Begun { filled_at: start.filled_at, tombstone: start.tombstone };
+        self.edge.responses.fills.begin(&self.job.key, self.fill, begun);
         // Validators and bodies of a hard-purged entry are never used again.
         self.job.entry = self.job.entry.take().filter(|entry| !self.job.is_purged(&start.view, &entry.head));
         if let Some(entry) = self.job.entry.take_if(|entry| matches!(entry.content, Content::Parts(_)))
@@ -143,7 +146,7 @@ impl Run<'_> {
     async fn not_modified(self, start: &Start, entry: &Entry, answer: Answer, lead: oneshot::Sender<Led>) {
         let now_view = self.edge.applied.view().unwrap_or_else(|| Arc::clone(&start.view));
         let other_tag = answer.headers.get(ETAG).is_some_and(|etag| entry.head.headers.get(ETAG) != Some(etag));
-        if other_tag || self.job.is_purged(&now_view, &entry.head) {
+        if other_tag || !may_renew(&entry.head.provenance, self.job.key.place(), now_view.in_force()) {
             return self.fetch_whole(start, lead).await;
         }
         let mut received = answer.headers.clone();
@@ -274,7 +277,7 @@ pub(crate) fn renewed(edge: &Edge, job: &Job, start: &Start, entry: &Entry, mut 
     let request = job.facts(Method::GET, false, start);
     let mut head = job.judge(edge, start, &request, (entry.head.status, headers), entry.head.length)?;
     head.tags = union(&entry.head.tags, &head.tags);
-    head.slots = job.slots(&start.view, &head.tags);
+    head.provenance.slots = job.slots(&start.view, &head.tags);
     Ok(entry.with_head(head))
 }
 

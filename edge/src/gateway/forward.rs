@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use wire::Target;
 
 use super::key::Scheme;
+use super::position::MIN_POSITION;
 use super::upstream::host_for;
 use crate::normalise::Ask;
 use crate::rules::{cookies, fields};
@@ -64,6 +65,8 @@ pub(crate) fn upstream_headers(ask: &Ask, client: &Client, route: &Route, upstre
     for name in &route.strip_request_headers {
         headers.remove(name);
     }
+    // What a reader names is for this edge: it neither tells variants apart nor means anything to an upstream.
+    headers.remove(MIN_POSITION);
     cookies::filter(&mut headers, &route.cookies);
     // A safe method's body does not go upstream (http.md 30), and `100-continue` was settled with us.
     if ask.method.is_safe() {
@@ -126,7 +129,13 @@ mod tests {
 
     #[test]
     fn rule_30_a_get_goes_upstream_without_a_body_and_without_what_strangers_claim() {
-        let told = headers(&[("content-length", "3"), ("expect", "100-continue"), ("x-original-url", "/admin"), ("accept", "*/*")]);
+        let told = headers(&[
+            ("content-length", "3"),
+            ("expect", "100-continue"),
+            ("x-original-url", "/admin"),
+            ("atoll-min-position", "1"),
+            ("accept", "*/*"),
+        ]);
         let ask = Ask {
             method: http::Method::GET,
             host: "h".parse().unwrap(),
@@ -151,7 +160,7 @@ mod tests {
         };
         let client = Client { scheme: Scheme::Http, addresses: vec!["192.0.2.1".parse().unwrap()] };
         let sent = upstream_headers(&ask, &client, &route, &upstream);
-        for gone in ["content-length", "expect", "x-original-url"] {
+        for gone in ["content-length", "expect", "x-original-url", "atoll-min-position"] {
             assert!(!sent.contains_key(gone), "{gone}");
         }
         let expected = [

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use config::{Route, Upstream};
 use http::header::{AUTHORIZATION, COOKIE, DATE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
 use http::{HeaderMap, Method, StatusCode};
-use wire::{Matched, Subject, Tag, Target, Timestamp};
+use wire::{Subject, Tag, Target, Timestamp};
 
 use super::entry::{Entry, Head};
 use super::key::CacheKey;
-use super::lookup::{Trouble, may_rely, may_stand_in};
+use super::lookup::{Trouble, may_stand_in};
 use super::upstream::{Answer, Call};
 use crate::applied::View;
 use crate::edge::Edge;
 use crate::refuse::Refusal;
 use crate::rules::vary::{self, Variance};
 use crate::rules::{Directives, NotStored, Policy, RequestFacts, date, fields, groups, storable};
+use crate::validity::{Buried, Provenance, may_rely, may_store};
 
 /// What is fetched.
 #[derive(Clone, Debug)]
@@ -70,8 +71,7 @@ impl Job {
     }
 
     pub(crate) fn is_purged(&self, view: &View, head: &Head) -> bool {
-        let matched = view.purges.matched(&head.slots, &self.key.host, &self.key.target, head.filled_at);
-        matches!(matched, Matched::Hard(_)) || head.generation != view.generation
+        head.provenance.is_purged(self.key.place(), view.in_force())
     }
 
     /// Whether what is stored may stand in for an answer: never what was purged meanwhile, and on a
@@ -102,14 +102,16 @@ impl Job {
         Ok(Head {
             status,
             selection: vary::selecting(&names, &self.route.key_cookies, &self.headers),
-            slots: self.slots(&start.view, &tags),
+            provenance: Provenance {
+                filled_at: start.filled_at,
+                generation: start.view.generation,
+                settings: self.route.settings,
+                slots: self.slots(&start.view, &tags),
+            },
             headers,
             length,
             terms,
             tags,
-            filled_at: start.filled_at,
-            generation: start.view.generation,
-            settings: self.route.settings,
             received_boot: follow::boottime(),
         })
     }
@@ -126,8 +128,8 @@ impl Job {
         let responses = &edge.responses;
         responses.store(&self.key, entry, of, || {
             let Some(view) = edge.applied.view() else { return false };
-            let same_generation = responses.tombstones.generation(&self.key) == start.tombstone;
-            same_generation && !self.is_purged(&view, &entry.head)
+            let buried = Buried { at_start: start.tombstone, now: responses.tombstones.generation(&self.key) };
+            may_store(&entry.head.provenance, self.key.place(), view.in_force(), buried)
         });
     }
 

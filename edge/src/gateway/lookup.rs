@@ -7,10 +7,11 @@ use std::time::Duration;
 use config::{Route, WhenFenced};
 use follow::Standing;
 use http::HeaderMap;
-use wire::{Host, Matched, PurgeTable, Target};
+use wire::PurgeTable;
 
 use super::entry::{Entry, Stored};
 use crate::rules::Wishes;
+use crate::validity::{InForce, Place, Validity, may_rely};
 
 /// The moment at which a request was read.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +63,8 @@ pub(crate) enum Why {
     Wish,
     /// The lease ran out.
     Fenced,
+    /// The reader has seen more of the journal than is in force here.
+    Behind,
 }
 
 impl Why {
@@ -78,7 +81,13 @@ impl Why {
             Self::NoCache => "no-cache",
             Self::Wish => "request",
             Self::Fenced => "fenced",
+            Self::Behind => "behind",
         }
+    }
+
+    /// Tells whether what is stored may have been purged without a word of it here: then it stands in for no answer.
+    pub(crate) fn is_doubt(self) -> bool {
+        matches!(self, Self::Fenced | Self::Behind)
     }
 }
 
@@ -87,7 +96,7 @@ pub(crate) fn find(
     stored: Option<&Stored>,
     route: &Route,
     purges: &PurgeTable,
-    (host, target): (&Host, &Target),
+    place: Place<'_>,
     upstream_request: &HeaderMap,
     wishes: &Wishes,
     moment: &Moment,
@@ -97,37 +106,25 @@ pub(crate) fn find(
     }
     let Some(stored) = stored else { return Found::Nothing(Why::Miss) };
     let Some(entry) = stored.select(upstream_request) else { return Found::Nothing(Why::VaryMiss) };
-    if entry.head.generation != moment.generation {
-        return Found::Nothing(Why::Purged);
-    }
-    if entry.head.settings != route.settings {
-        return Found::Nothing(Why::Settings);
-    }
-    let matched = purges.matched(&entry.head.slots, host, target, entry.head.filled_at);
-    if matches!(matched, Matched::Hard(_)) {
-        return Found::Nothing(Why::Purged);
+    let in_force = InForce { purges, generation: moment.generation };
+    let validity = entry.head.provenance.validity(place, in_force, route.settings);
+    match validity {
+        Validity::Purged => return Found::Nothing(Why::Purged),
+        Validity::OtherSettings => return Found::Nothing(Why::Settings),
+        Validity::Valid | Validity::Stale => {}
     }
     if !may_rely(route.when_fenced, &moment.standing) {
         // Without a strong validator a fenced edge fetches in full (P4).
         return if entry.head.has_strong_etag() { Found::Revalidate(Arc::clone(entry), Why::Fenced) } else { Found::Nothing(Why::Fenced) };
     }
-    by_freshness(entry, matched, wishes, moment.boot)
+    by_freshness(entry, validity, wishes, moment.boot)
 }
 
-/// P7: availability is the route's choice.
-pub(crate) fn may_rely(when_fenced: WhenFenced, standing: &Standing) -> bool {
-    match (standing.fenced_for, when_fenced) {
-        (None, _) | (Some(_), WhenFenced::Serve) => true,
-        (Some(fenced_for), WhenFenced::ServeFor(span)) => fenced_for < span,
-        (Some(_), WhenFenced::Revalidate | WhenFenced::Refuse) => false,
-    }
-}
-
-fn by_freshness(entry: &Arc<Entry>, matched: Matched, wishes: &Wishes, boot: Duration) -> Found {
+fn by_freshness(entry: &Arc<Entry>, validity: Validity, wishes: &Wishes, boot: Duration) -> Found {
     let terms = &entry.head.terms;
     let age = entry.head.age(boot);
-    let why = match matched {
-        Matched::Soft(_) => Why::SoftPurged,
+    let why = match validity {
+        Validity::Stale => Why::SoftPurged,
         _ if terms.no_cache => Why::NoCache,
         _ if age < terms.lifetime && wishes.refuse(age, terms.lifetime - age) => return Found::Revalidate(Arc::clone(entry), Why::Wish),
         _ if age < terms.lifetime => return Found::Fresh(Arc::clone(entry)),
@@ -174,10 +171,11 @@ pub(crate) fn may_stand_in(entry: &Entry, trouble: Trouble, boot: Duration) -> b
 mod tests {
     use super::*;
     use crate::rules::{StoreTerms, vary::Selection};
+    use crate::validity::Provenance;
     use bytes::Bytes;
     use config::Network;
     use http::StatusCode;
-    use wire::{Mode, Owner, Scope, Subject};
+    use wire::{Host, Mode, Owner, Scope, Subject, Target};
 
     struct World {
         network: Network,
@@ -227,10 +225,7 @@ mod tests {
                 selection: Selection::default(),
                 terms,
                 tags: tags.clone().into(),
-                slots: self.purges.slots(&subject),
-                filled_at: 5,
-                generation: 0,
-                settings: self.route().settings,
+                provenance: Provenance { filled_at: 5, generation: 0, settings: self.route().settings, slots: self.purges.slots(&subject) },
                 received_boot: Duration::from_secs(100),
             };
             let mut entry = Entry::whole(head, Bytes::new());
@@ -241,7 +236,8 @@ mod tests {
         fn find(&self, stored: &Stored, at: u64, fenced_for: Option<u64>) -> String {
             let standing = Standing { applied: 9, fenced_for: fenced_for.map(Duration::from_secs) };
             let moment = Moment { boot: Duration::from_secs(at), standing, generation: 0 };
-            match find(Some(stored), self.route(), &self.purges, (&self.host, &self.target), &HeaderMap::new(), &self.wishes, &moment) {
+            let place = Place { host: &self.host, target: &self.target };
+            match find(Some(stored), self.route(), &self.purges, place, &HeaderMap::new(), &self.wishes, &moment) {
                 Found::Fresh(_) => "fresh".to_owned(),
                 Found::StaleWhileRevalidate(_, why) => format!("serve, {}", why.as_str()),
                 Found::Stale(_) => "serve, stale".to_owned(),
@@ -294,13 +290,13 @@ mod tests {
     #[test]
     fn an_entry_of_another_history_is_not_valid() {
         let world = World::new("revalidate".into());
-        assert_eq!(world.find(&world.stored(|entry| entry.head.generation = 1), 100, None), "fetch, purged");
+        assert_eq!(world.find(&world.stored(|entry| entry.head.provenance.generation = 1), 100, None), "fetch, purged");
     }
 
     #[test]
     fn changed_settings_leave_old_entries_invalid() {
         let world = World::new("revalidate".into());
-        assert_eq!(world.find(&world.stored(|entry| entry.head.settings ^= 1), 100, None), "fetch, settings");
+        assert_eq!(world.find(&world.stored(|entry| entry.head.provenance.settings ^= 1), 100, None), "fetch, settings");
     }
 
     #[test]

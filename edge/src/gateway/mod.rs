@@ -4,7 +4,9 @@
 mod key;
 mod entry;
 mod lookup;
+mod position;
 mod flow;
+mod fill_table;
 mod fills;
 mod meter;
 mod upstream;
@@ -16,6 +18,7 @@ mod codings;
 mod health;
 mod responses;
 mod announce;
+mod purge;
 mod job;
 mod slices;
 mod parts;
@@ -23,10 +26,17 @@ mod fetch;
 mod pass;
 mod serve;
 mod answers;
+mod count;
 
+pub use fill_table::{Begun, FillTable, Part};
+pub use key::Tombstones;
+
+pub(crate) use count::{QUESTIONS, answer_questions};
 pub(crate) use entry::{Content, Entry, Stored};
 pub(crate) use forward::{Client, upstream_headers};
 pub(crate) use key::{CacheKey, Scheme};
 pub(crate) use lookup::{Found, Moment, find};
+pub(crate) use position::{Footing, WaitingRoom, settle};
+pub(crate) use purge::{Purging, forward_purge, is_purge};
 pub(crate) use responses::Responses;
 pub(crate) use serve::{Asker, serve};

@@ -43,7 +43,7 @@ pub(crate) fn keep(edge: &Edge, job: &Job, start: &Start, head: &Head, body: Byt
 }
 
 fn is_usable(job: &Job, start: &Start, entry: &Entry) -> bool {
-    entry.head.status == StatusCode::OK && entry.head.settings == job.route.settings && !job.is_purged(&start.view, &entry.head)
+    entry.head.status == StatusCode::OK && entry.head.provenance.settings == job.route.settings && !job.is_purged(&start.view, &entry.head)
 }
 
 /// The head of the representation that a part is of.
@@ -68,9 +68,9 @@ fn combined(edge: &Edge, job: &Job, start: &Start, known: &Entry, received: &Hea
     let head = job.judge(edge, start, &request, (StatusCode::OK, headers), extent.complete).ok()?;
     let mut head = of_whole(head, extent);
     head.tags = union(&known.head.tags, &head.tags);
-    head.slots = job.slots(&start.view, &head.tags);
+    head.provenance.slots = job.slots(&start.view, &head.tags);
     // What was purged since the older part was fetched is gone with it.
-    head.filled_at = head.filled_at.min(known.head.filled_at);
+    head.provenance.filled_at = head.provenance.filled_at.min(known.head.provenance.filled_at);
     let mut parts = held.clone();
     parts.learn(extent.complete).ok()?;
     parts.insert(extent.range.first, body).ok()?;

@@ -25,6 +25,7 @@ use crate::rules::fields;
 use crate::rules::groups::{self, Groups};
 use crate::rules::invalidate::{self, Place};
 use crate::rules::update::{self, HeadVerdict, StoredGet};
+use crate::validity::{Said, renewed_at};
 
 /// How long an answer waits until the groups that it makes invalid are so at this edge.
 const GROUPS_IN_FORCE: Duration = Duration::from_millis(500);
@@ -66,7 +67,7 @@ pub(crate) async fn head(edge: &Arc<Edge>, job: &Job, inform: Inform) -> Result<
 
 /// The body is as old as it was: its position is not raised.
 fn refresh(edge: &Edge, job: &Job, mut start: Start, entry: &Entry, mut received: HeaderMap) {
-    start.filled_at = entry.head.filled_at;
+    start.filled_at = renewed_at(Said::Head, entry.head.provenance.filled_at, start.filled_at);
     fields::drop_hop_by_hop(&mut received);
     match fetch::renewed(edge, job, &start, entry, received) {
         Ok(renewed) => job.store(edge, &start, &Arc::new(renewed), Some(entry)),

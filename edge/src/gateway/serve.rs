@@ -6,19 +6,21 @@ use config::{Route, Upstream};
 use follow::boottime;
 use http::header::{AUTHORIZATION, DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, Method, StatusCode};
-use wire::{Matched, Timestamp};
+use wire::Timestamp;
 
 use super::answers::{collapsed, completed_outcome, forward};
 use super::coded;
 use super::entry::{Content, Entry, Head};
 use super::fetch::{self, Led};
-use super::fills::{Begun, Fill, Part, Progress};
+use super::fill_table::Part;
+use super::fills::{Fill, Progress};
 use super::forward::{Client, fits_upstream, is_loop, upstream_headers};
 use super::job::Job;
 use super::key::CacheKey;
 use super::lookup::{Found, Moment, Trouble, Why, find, may_stand_in};
 use super::parts::{self, Fit};
 use super::pass::{self, Passing};
+use super::position::{Footing, in_doubt};
 use super::tunnel;
 use super::upstream::{Call, Inform};
 use crate::applied::View;
@@ -31,6 +33,7 @@ use crate::refuse::Refusal;
 use crate::represent;
 use crate::rules::conditional::{self, Validators, Voice};
 use crate::rules::{Forward, Wishes, date, fields};
+use crate::validity::{self, Arrival, may_join};
 
 /// How often a request that could not share a fetch looks again before it fetches for itself.
 const LOOKS: usize = 3;
@@ -48,6 +51,8 @@ pub(crate) struct Visit<'a> {
     pub(super) wishes: Wishes,
     /// The way back to the client, before the answer.
     pub(super) exchange: &'a Arc<Exchange>,
+    /// The reader has seen more of the journal than is in force here: what was fetched before it came is not for it.
+    is_behind: bool,
 }
 
 /// Whose request it is, and how it is answered.
@@ -55,6 +60,7 @@ pub(crate) struct Asker<'a> {
     pub(crate) client: Client,
     pub(crate) moment: Moment,
     pub(crate) exchange: &'a Arc<Exchange>,
+    pub(crate) footing: Footing,
 }
 
 /// Answers a request for `route`.
@@ -66,7 +72,7 @@ pub(crate) async fn serve(
     body: Option<ByteStream>,
     asker: Asker<'_>,
 ) -> Answer {
-    let Asker { client, moment, exchange } = asker;
+    let Asker { client, moment, exchange, footing } = asker;
     let Some(upstream) = view.network.upstreams.get(&route.upstream) else {
         return Answer::refused("route", &Refusal::UpstreamFailed);
     };
@@ -79,7 +85,7 @@ pub(crate) async fn serve(
         return Answer::refused("route", &Refusal::HeadTooLarge);
     }
     let wishes = Wishes::of(&ask.headers, route.honour_request_directives);
-    let visit = Visit { edge, view, route, upstream, ask, key, headers, wishes, exchange };
+    let visit = Visit { edge, view, route, upstream, ask, key, headers, wishes, exchange, is_behind: footing.is_behind };
     let answered = match ask.method {
         Method::GET if route.upgrade && exchange.upgrades() => visit.tunnel().await,
         Method::GET | Method::HEAD => visit.read(moment).await,
@@ -137,14 +143,14 @@ impl Visit<'_> {
             }
             // P8: a fetch that began before an unsafe method was answered is not for who came after.
             let generation = self.edge.responses.tombstones.generation(&self.key);
-            let may_join = |_: &Begun| moment.standing.holds() && !ask_again;
-            let (fill, had_started) = match self.edge.responses.fills.take_part(&self.key, generation, may_join) {
+            let arrival = Arrival { standing: moment.standing, generation: moment.generation, asks_again: ask_again || self.is_behind };
+            let (fill, had_started) = match self.edge.responses.fills.take_part(&self.key, generation, may_join(&arrival)) {
                 Part::Lead(fill, before) => return self.lead(fill, before, entry, why).await,
                 Part::Join(fill) => (fill, true),
                 Part::Await(fill) => (fill, false),
             };
             self.edge.metrics.collapsed.inc();
-            match self.follow(&fill, had_started, entry, why, &moment).await {
+            match self.follow(&fill, had_started, entry, why, &arrival).await {
                 Followed::Answer(answer) => return Ok(*answer),
                 // Whoever comes first tries again; that failed, the others need not.
                 Followed::Failed(Refusal::UpstreamFailed) if !has_failed => has_failed = true,
@@ -169,14 +175,14 @@ impl Visit<'_> {
 
     fn look_up(&self, moment: &Moment) -> Found {
         let stored = self.edge.responses.stored(&self.key);
-        let place = (&self.key.host, &self.key.target);
-        find(stored.as_deref(), self.route, &self.current_view().purges, place, &self.headers, &self.wishes, moment)
+        let found = find(stored.as_deref(), self.route, &self.current_view().purges, self.key.place(), &self.headers, &self.wishes, moment);
+        if self.is_behind { in_doubt(found) } else { found }
     }
 
     /// Whether an upstream in trouble is not asked this time: what is stored may stand in for its answer.
     fn is_spared(&self, entry: &Entry, why: Why, moment: &Moment) -> bool {
         let upstreams = &self.edge.responses.upstreams;
-        why != Why::Fenced
+        !why.is_doubt()
             && may_stand_in(entry, upstreams.trouble(&self.upstream.name), moment.boot)
             && !upstreams.may_probe(&self.upstream.name, moment.boot)
     }
@@ -222,10 +228,10 @@ impl Visit<'_> {
     }
 
     /// Takes what another request's fetch brings, where it is for this request too.
-    async fn follow(&self, fill: &Fill, had_started: bool, entry: Option<Arc<Entry>>, why: Why, moment: &Moment) -> Followed {
+    async fn follow(&self, fill: &Fill, had_started: bool, entry: Option<Arc<Entry>>, why: Why, arrival: &Arrival) -> Followed {
         fill.informs(self.exchange);
         match fill.outcome().await {
-            Progress::Shared(head, flow) if self.may_take(&head, had_started, moment) => {
+            Progress::Shared(head, flow) if self.may_take(&head, had_started, arrival) => {
                 let Some(body) = flow.read() else { return Followed::NotForUs };
                 let mut headers = head.headers.clone();
                 // What only the first client gets.
@@ -234,7 +240,7 @@ impl Visit<'_> {
                 });
                 Followed::Answer(Box::new(collapsed(self.serve_flow(&head, body, why, headers))))
             }
-            Progress::Entry(renewed) if self.may_take(&renewed.head, had_started, moment) => {
+            Progress::Entry(renewed) if self.may_take(&renewed.head, had_started, arrival) => {
                 Followed::Answer(Box::new(collapsed(self.revalidated(&renewed, why, true))))
             }
             Progress::Failed(refusal) => {
@@ -248,18 +254,9 @@ impl Visit<'_> {
         }
     }
 
-    /// P4: what was fetched after this request came is for it. Who came after the edge had moved past the
-    /// fetch's start takes it only if no purge that matches came since. Comparing the table's highest seq
-    /// with the arrival looks right and is wrong.
-    fn may_take(&self, head: &Head, had_started: bool, moment: &Moment) -> bool {
-        let fits = head.selection.matches(&self.headers) && head.settings == self.route.settings;
-        let unpurged = || {
-            let view = self.current_view();
-            let matched = view.purges.matched(&head.slots, &self.key.host, &self.key.target, head.filled_at);
-            view.generation == head.generation && matches!(matched, Matched::Nothing)
-        };
-        let came_before = moment.generation == head.generation && moment.standing.applied <= head.filled_at;
-        fits && (!had_started || came_before || unpurged())
+    fn may_take(&self, head: &Head, had_started: bool, arrival: &Arrival) -> bool {
+        let fits = head.selection.matches(&self.headers) && head.provenance.settings == self.route.settings;
+        fits && validity::may_take(&head.provenance, self.key.place(), self.current_view().in_force(), had_started, arrival)
     }
 
     /// Looks once more for something that may stand in for an error: what was purged or fenced meanwhile may not.
@@ -269,7 +266,7 @@ impl Visit<'_> {
         match self.look_up(&now) {
             Found::Fresh(entry) => self.from(&entry, &now, ("hit", None)).await,
             Found::Stale(entry) | Found::StaleWhileRevalidate(entry, _) => self.from(&entry, &now, ("stale", Some("stale-if-error"))).await,
-            Found::Revalidate(entry, why) if why != Why::Fenced && may_stand_in(&entry, trouble, now.boot) => {
+            Found::Revalidate(entry, why) if !why.is_doubt() && may_stand_in(&entry, trouble, now.boot) => {
                 self.from(&entry, &now, ("stale", Some("stale-if-error"))).await
             }
             _ => None,

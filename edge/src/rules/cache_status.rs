@@ -49,12 +49,22 @@ pub(crate) struct CacheStatus {
     is_collapsed: bool,
     is_made: bool,
     detail: Option<Cow<'static, str>>,
+    is_fenced: bool,
 }
 
 impl CacheStatus {
     /// Returns the member of an answer from the cache (RFC 9211, 2.1).
     pub(crate) const fn hit() -> Self {
-        Self { forward: None, status: None, ttl: None, is_stored: false, is_collapsed: false, is_made: false, detail: None }
+        Self {
+            forward: None,
+            status: None,
+            ttl: None,
+            is_stored: false,
+            is_collapsed: false,
+            is_made: false,
+            detail: None,
+            is_fenced: false,
+        }
     }
 
     /// Returns the member of an answer that the edge made up itself: neither a hit nor forwarded.
@@ -103,6 +113,18 @@ impl CacheStatus {
         Self { detail: Some(detail.into()), ..self }
     }
 
+    /// Adds that the edge could not rely on what it has applied, whatever the detail says: a parameter of our own
+    /// (RFC 9211, 2).
+    #[must_use]
+    pub(crate) fn with_fenced(self, is_fenced: bool) -> Self {
+        Self { is_fenced, ..self }
+    }
+
+    /// Tells whether the edge could not rely on what it has applied.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.is_fenced
+    }
+
     /// Returns the value of the field; further caches append theirs in lines of their own (RFC 9211, 2).
     pub(crate) fn value(&self) -> HeaderValue {
         HeaderValue::try_from(self.to_string()).unwrap_or_else(|_| HeaderValue::from_static("atoll"))
@@ -128,7 +150,8 @@ impl fmt::Display for CacheStatus {
         if let Some(ttl) = self.ttl {
             write!(f, "; ttl={}", ttl.clamp(-LARGEST, LARGEST))?;
         }
-        self.detail.as_deref().map_or(Ok(()), |detail| write_item(f, detail))
+        self.detail.as_deref().map_or(Ok(()), |detail| write_item(f, detail))?;
+        if self.is_fenced { f.write_str("; fenced") } else { Ok(()) }
     }
 }
 
@@ -170,6 +193,8 @@ mod tests {
             ),
             (CacheStatus::forwarded(Forward::Method).with_stored(false), "atoll; fwd=method"),
             (CacheStatus::hit().with_ttl(i64::MIN), "atoll; hit; ttl=-999999999999999"),
+            (CacheStatus::made().with_detail("not-found").with_fenced(true), "atoll; detail=not-found; fenced"),
+            (CacheStatus::hit().with_detail("fenced").with_fenced(true), "atoll; hit; detail=fenced; fenced"),
         ];
         for (status, text) in cases {
             assert_eq!(status.value(), text);
@@ -195,7 +220,7 @@ mod tests {
     #[test]
     fn every_member_is_a_structured_field() {
         for detail in ["x", "", "a \"b\" \\ c", "\u{0}", "a, b"] {
-            let member = CacheStatus::forwarded(Forward::VaryMiss).with_ttl(1).with_detail(detail.to_owned()).to_string();
+            let member = CacheStatus::forwarded(Forward::VaryMiss).with_ttl(1).with_detail(detail.to_owned()).with_fenced(true).to_string();
             assert_eq!(dictionary::parse(member.as_bytes()).map(|members| members.len()), Some(1), "{member}");
         }
     }

@@ -1,9 +1,9 @@
-//! What followers call: the feed, acks, and the snapshot.
+//! What followers call: the feed, acks, answers to what the feed asked, and the snapshot.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::stream;
 use serde::Deserialize;
-use wire::{Ack, AckAnswer, FeedLine, Grant, Position, Role};
+use wire::{Ack, AckAnswer, FeedLine, Grant, Position, QuestionAnswer, Role};
 
 use super::{Shared, name};
 use crate::auth;
@@ -27,7 +27,10 @@ pub(super) async fn feed(core: Shared, request: HttpRequest, query: web::Query<A
     match core.journal.fit(&after) {
         Fit::Here => {}
         Fit::Cut => return Err(Fault::NeedsSnapshot(format!("events behind {after} were cut"))),
-        Fit::OtherEpoch | Fit::Lost => return Err(Fault::NeedsSnapshot(format!("{after} is of another history"))),
+        Fit::OtherEpoch => return Err(Fault::NeedsSnapshot(format!("{after} is of another history"))),
+        Fit::Lost => {
+            return Err(Fault::LostHistory(format!("{after} is not in this journal: it lost its end; acknowledge it, and follow then")));
+        }
     }
     let lines = feed::start(core.into_inner(), after, query.role);
     let lines = stream::unfold(lines, |mut lines| async { lines.recv().await.map(|line| (Ok::<_, actix_web::Error>(line), lines)) });
@@ -45,6 +48,20 @@ pub(super) async fn ack(core: Shared, request: HttpRequest, body: web::Json<Ack>
         core.metrics.acks_refused.inc();
     }
     Ok(HttpResponse::Ok().json(answer))
+}
+
+/// What an edge holds of what its feed asked about.
+#[utoipa::path(post, path = "/v1/questions/{id}", params(("id" = u64, Path)), request_body = QuestionAnswer, responses((status = 204), (status = 404, body = wire::Problem)))]
+pub(super) async fn answer(
+    core: Shared,
+    request: HttpRequest,
+    path: web::Path<u64>,
+    body: web::Json<QuestionAnswer>,
+) -> Result<HttpResponse, Fault> {
+    let caller = auth::caller(&core, &request)?;
+    caller.must(&Grant::Follow(Some(Role::Edge), Some(body.follower.clone())))?;
+    core.questions.answer(*path, &body)?;
+    Ok(HttpResponse::NoContent().finish())
 }
 
 #[derive(Debug, Deserialize)]

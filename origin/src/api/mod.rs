@@ -9,19 +9,27 @@ mod nodes;
 mod openapi;
 mod publishes;
 mod purges;
+mod dialect;
+mod fastly;
+mod cloudflare;
 mod status;
 mod tokens;
 
 use actix_web::error::InternalError;
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
 use actix_web::{HttpRequest, web};
-use wire::Digest;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use wire::{Digest, IdempotencyKey};
 
 use crate::core::Core;
 use crate::fault::Fault;
 
-/// A JSON body of a request, other than a manifest.
+/// A JSON body of a request, other than a manifest or a purge.
 const JSON_MOST: usize = 1 << 20;
+
+/// A purge of as many URLs as are allowed, each with as long a target as an edge reads (8 KiB), its scheme and its host.
+const PURGE_MOST: usize = 10 << 20;
 
 /// A manifest of as many files as are allowed.
 const MANIFEST_MOST: usize = 64 << 20;
@@ -67,6 +75,7 @@ pub(crate) fn mount(app: &mut web::ServiceConfig) {
         .route("/v1/purges/{seq}", web::get().to(purges::receipt))
         .route("/v1/feed", web::get().to(follow::feed))
         .route("/v1/ack", web::post().to(follow::ack))
+        .route("/v1/questions/{id}", web::post().to(follow::answer))
         .route("/v1/snapshot", web::get().to(follow::snapshot))
         .route("/v1/nodes/{name}/drain", web::post().to(nodes::drain))
         .route("/v1/config", web::put().to(config::put))
@@ -77,6 +86,8 @@ pub(crate) fn mount(app: &mut web::ServiceConfig) {
         .route("/v1/tokens", web::post().to(tokens::issue))
         .route("/v1/tokens", web::get().to(tokens::list))
         .route("/v1/tokens/{id}", web::delete().to(tokens::revoke))
+        .configure(fastly::mount)
+        .configure(cloudflare::mount)
         .default_service(web::to(|request: HttpRequest| async move {
             Err::<actix_web::HttpResponse, _>(Fault::NotFound(format!(
                 "there is no {} {}; see /v1/openapi.json",
@@ -105,6 +116,34 @@ fn if_match(headers: &HeaderMap) -> Result<Option<String>, Fault> {
     let text = value.to_str().unwrap_or_default().trim();
     let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|inner| !inner.contains('"'));
     inner.map(|inner| Some(inner.to_owned())).ok_or_else(|| Fault::bad(format!("If-Match: `{text}` is not one quoted entity tag")))
+}
+
+/// Reads `Idempotency-Key`, bare or as a structured field's string (draft-ietf-httpapi-idempotency-key-header).
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Fault> {
+    let mut values = headers.get_all("idempotency-key");
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Fault::bad("Idempotency-Key: one key is enough, there are several"));
+    }
+    name(String::from_utf8_lossy(value.as_bytes()).trim()).map(Some)
+}
+
+/// Reads a body of at most so many bytes; one that is announced as longer is refused before it is read.
+async fn read_whole(request: &HttpRequest, mut body: web::Payload, most: usize) -> Result<Bytes, Fault> {
+    let too_large = || Fault::TooLarge(format!("the body has more than the {most} bytes that are allowed"));
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(Fault::bad)?;
+        if whole.len() + chunk.len() > most {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
 }
 
 fn if_match_digest(headers: &HeaderMap) -> Result<Option<Digest>, Fault> {

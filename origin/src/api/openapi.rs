@@ -20,8 +20,20 @@ use utoipa::OpenApi;
         super::blobs::get,
         super::purges::purge,
         super::purges::receipt,
+        super::fastly::purge_key,
+        super::fastly::purge_keys,
+        super::fastly::purge_all,
+        super::fastly::purge_url,
+        super::fastly::service,
+        super::fastly::token,
+        super::cloudflare::purge,
+        super::cloudflare::invalidate,
+        super::cloudflare::zones,
+        super::cloudflare::zone,
+        super::cloudflare::verify,
         super::follow::feed,
         super::follow::ack,
+        super::follow::answer,
         super::follow::snapshot,
         super::nodes::drain,
         super::config::put,
@@ -32,7 +44,8 @@ use utoipa::OpenApi;
         super::tokens::issue,
         super::tokens::list,
         super::tokens::revoke
-    )
+    ),
+    components(schemas(wire::PurgePlan))
 )]
 struct Document;
 

@@ -3,11 +3,9 @@
 use std::collections::HashSet;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use bytes::Bytes;
-use futures_util::StreamExt as _;
 use wire::{Alias, AliasAnswer, AliasMove, CommitAnswer, Digest, Fact, Grant, Manifest, PublishStarted, SiteName, VersionList, VersionRow};
 
-use super::{MANIFEST_MOST, Shared, if_match_digest, name};
+use super::{MANIFEST_MOST, Shared, if_match_digest, name, read_whole};
 use crate::auth;
 use crate::core::{Core, Publish};
 use crate::decide::{self, Moved};
@@ -19,7 +17,7 @@ pub(super) async fn begin(core: Shared, request: HttpRequest, path: web::Path<St
     let caller = auth::caller(&core, &request)?;
     let site: SiteName = name(&path)?;
     caller.must(&Grant::Publish(Some(site.clone())))?;
-    let manifest: Manifest = serde_json::from_slice(&read_whole(body, MANIFEST_MOST).await?).map_err(Fault::bad)?;
+    let manifest: Manifest = serde_json::from_slice(&read_whole(&request, body, MANIFEST_MOST).await?).map_err(Fault::bad)?;
     let network = core.network();
     let settings = network.sites.get(&site).ok_or_else(|| decide::unknown_site(&network, &site))?;
     let manifest = decide::manifest(manifest, settings)?;
@@ -45,18 +43,6 @@ fn missing(core: &Core, digests: HashSet<Digest>) -> Vec<Digest> {
     missing.extend(condemned);
     missing.sort_unstable();
     missing
-}
-
-async fn read_whole(mut body: web::Payload, most: usize) -> Result<Bytes, Fault> {
-    let mut whole = bytes::BytesMut::new();
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(Fault::bad)?;
-        if whole.len() + chunk.len() > most {
-            return Err(Fault::TooLarge(format!("the body has more than the {most} bytes that are allowed")));
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole.freeze())
 }
 
 /// Checks every blob once more and makes the version servable.
@@ -149,7 +135,7 @@ pub(super) async fn move_alias(
     let (previous, position) = match moved {
         Moved::Already => (Some(body.version), core.journal.head()),
         Moved::By { fact, if_unchanged, previous } => {
-            let appended = core.append(&caller.name, vec![fact], if_unchanged).await;
+            let appended = core.append(&caller.name, vec![*fact], if_unchanged).await;
             // Whoever named what it must replace is told that this no longer holds.
             let position = appended.map_err(|fault| match fault {
                 Fault::Conflict(said) if if_match.is_some() => Fault::Precondition(said),

@@ -1,7 +1,8 @@
 //! Tokens: issued, listed, revoked. A secret is shown once, in the answer that issues it.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use wire::{Fact, Grant, TokenInfo, TokenIssued, TokenRequest};
+use config::PURGE_RATES;
+use wire::{Fact, Grant, StoredToken, TokenInfo, TokenIssued, TokenRequest};
 
 use super::Shared;
 use crate::auth;
@@ -17,12 +18,19 @@ const MOST: usize = 10_000;
 pub(super) async fn issue(core: Shared, request: HttpRequest, body: web::Json<TokenRequest>) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request)?;
     caller.must(&Grant::Admin)?;
-    let TokenRequest { name, can } = body.into_inner();
+    let TokenRequest { name, can, purge_rate } = body.into_inner();
     if can.is_empty() {
         return Err(Fault::bad("a token that may do nothing is of no use: give it at least one scope in `can`"));
     }
     if name.len() > 100 || name.chars().any(char::is_control) {
         return Err(Fault::bad("a token's name has at most 100 characters, and no control characters"));
+    }
+    if let Some(rate) = purge_rate.filter(|rate| !PURGE_RATES.contains(rate)) {
+        return Err(Fault::bad(format!(
+            "a token's purge_rate is {} to {} scopes per second, not {rate}",
+            PURGE_RATES.start(),
+            PURGE_RATES.end()
+        )));
     }
     let count = core.journal.state().control.as_ref().map_or(0, |control| control.tokens.len());
     if count >= MOST {
@@ -32,7 +40,8 @@ pub(super) async fn issue(core: Shared, request: HttpRequest, body: web::Json<To
     // The id must not lead to the secret, nor repeat.
     let id = wire::Digest::of(secret.hash().to_string().as_bytes()).short();
     let name = if name.is_empty() { id.clone() } else { name };
-    core.append(&caller.name, vec![Fact::TokenIssued { id: id.clone(), name, hash: secret.hash(), can }], Vec::new()).await?;
+    let issued = Fact::TokenIssued { id: id.clone(), name, hash: secret.hash(), can, purge_rate };
+    core.append(&caller.name, vec![issued], Vec::new()).await?;
     Ok(HttpResponse::Created().insert_header(("Cache-Control", "no-store")).json(TokenIssued { id, token: secret.reveal().to_owned() }))
 }
 
@@ -42,9 +51,11 @@ pub(super) async fn list(core: Shared, request: HttpRequest) -> Result<HttpRespo
     auth::caller(&core, &request)?.must(&Grant::Admin)?;
     let state = core.journal.state();
     let tokens = state.control.iter().flat_map(|control| &control.tokens);
-    let rows: Vec<_> = tokens
-        .map(|(id, token)| TokenInfo { id: id.clone(), name: token.name.clone(), can: token.can.clone(), issued_at: token.issued_at })
-        .collect();
+    let row = |(id, token): (&String, &StoredToken)| {
+        let StoredToken { name, can, issued_at, purge_rate, .. } = token.clone();
+        TokenInfo { id: id.clone(), name, can, issued_at, purge_rate }
+    };
+    let rows: Vec<_> = tokens.map(row).collect();
     Ok(HttpResponse::Ok().json(rows))
 }
 

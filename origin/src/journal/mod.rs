@@ -4,6 +4,7 @@
 //! disk, and only then folds the events into the state and tells the feeds. Appends may be
 //! conditional on the last seq of their streams, so that two deciders can't both win.
 
+mod fit;
 mod store;
 mod writer;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use wire::{Chain, Class, Epoch, Fact, Position, State};
 
+pub use fit::{Fit, fit};
 use store::Store;
 
 use crate::lease_book::Remembered;
@@ -87,19 +89,6 @@ impl OpenError {
             _ => Self::Store { path, why },
         }
     }
-}
-
-/// What happens to a position that somebody shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fit {
-    /// It is of this history, and all after it can be read.
-    Here,
-    /// It is of this history, but events after it were cut: a snapshot is needed.
-    Cut,
-    /// It is of another epoch.
-    OtherEpoch,
-    /// It says that this journal had events that it does not have: the journal lost its end.
-    Lost,
 }
 
 enum Job {
@@ -208,18 +197,7 @@ impl Journal {
 
     /// Decides what becomes of a position that a follower or a client shows.
     pub(crate) fn fit(&self, position: &Position) -> Fit {
-        let head = self.head();
-        if position.epoch != head.epoch {
-            return Fit::OtherEpoch;
-        }
-        if position.seq > head.seq {
-            return Fit::Lost;
-        }
-        match self.chain_at(position.seq) {
-            Some(chain) if chain == position.chain => Fit::Here,
-            Some(_) => Fit::Lost,
-            None => Fit::Cut,
-        }
+        fit(&self.head(), position, |seq| self.chain_at(seq))
     }
 
     fn chain_at(&self, seq: u64) -> Option<Chain> {
@@ -266,7 +244,7 @@ mod tests {
     use wire::{Mode, Owner, Scope};
 
     fn purge(tag: &str) -> Append {
-        let fact = Fact::Purged { owner: Owner::default(), mode: Mode::Hard, scopes: vec![Scope::Tag(tag.parse().unwrap())] };
+        let fact = Fact::purged(Owner::default(), Mode::Hard, vec![Scope::Tag(tag.parse().unwrap())]);
         Append { actor: "test".to_owned(), facts: vec![fact], if_unchanged: vec![] }
     }
 

@@ -160,8 +160,8 @@ impl Batch {
     }
 
     fn stream_head(&self, state: &State, stream: &str) -> u64 {
-        let durable = || state.control.as_ref().and_then(|control| control.streams.get(stream).copied());
-        self.streams.get(stream).copied().or_else(durable).unwrap_or(0)
+        let durable = || state.control.as_ref().map_or(0, |control| control.head_of(stream));
+        self.streams.get(stream).copied().unwrap_or_else(durable)
     }
 
     fn number(&mut self, append: Append, now: Timestamp) -> Result<(), AppendError> {
