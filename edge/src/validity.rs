@@ -139,9 +139,8 @@ pub fn may_take(brought: &Provenance, place: Place<'_>, in_force: InForce<'_>, h
 /// neither a purge (P4) nor an invalidation of its key, whose generations are `buried` (P8).
 #[must_use]
 pub fn may_store(brought: &Provenance, place: Place<'_>, in_force: InForce<'_>, buried: Buried) -> bool {
-    let is_unpurged = makes(Mistake::StoreAfterPurge) || !brought.is_purged(place, in_force);
     let is_unburied = buried.at_start == buried.now || makes(Mistake::NoTombstone);
-    is_unpurged && is_unburied
+    is_unburied && !brought.is_purged(place, in_force)
 }
 
 /// How often a key was invalidated (P8).

@@ -13,8 +13,11 @@ use wire::{Ack, AckAnswer, Class, Epoch, Event, Fact, FeedLine, NodeName, Positi
 use crate::clock::Clock;
 use crate::named;
 use crate::origin::{Config, LAZY_LEASES, NEWER};
-use crate::plan::Time;
+use crate::plan::{Fault, MS, Time};
 use crate::serving::Serving;
+
+/// How long an edge waits for a snapshot.
+const SNAPSHOT_TIMEOUT: Time = 1500 * MS;
 
 /// What an edge has put in force.
 #[derive(Debug)]
@@ -64,6 +67,8 @@ pub(crate) struct Process {
     acks_again: bool,
     /// How often it took a new life, since another one was heard after it.
     reborn: u64,
+    /// Until when a snapshot is waited for.
+    asked_until: Time,
     /// Both clocks as they were read at the last heartbeat.
     cached: Sent,
     pub(crate) serving: Serving,
@@ -84,7 +89,7 @@ pub(crate) enum Deed {
     /// Open a feed.
     Follow(u64, Position),
     /// Ask for the snapshot.
-    LoadSnapshot,
+    LoadSnapshot(u64),
     /// What is being put in force takes a while.
     Apply,
 }
@@ -92,20 +97,23 @@ pub(crate) enum Deed {
 /// An edge.
 #[derive(Debug)]
 pub(crate) struct Edge {
+    number: usize,
     pub(crate) name: NodeName,
     pub(crate) region: usize,
     pub(crate) clock: Clock,
     pub(crate) life: u64,
     pub(crate) paused_until: Time,
-    /// The fold that its disk keeps.
+    /// The fold that its disk keeps, and what of it has reached the platters.
     disk: Option<State>,
+    synced: Option<State>,
     pub(crate) process: Option<Process>,
     feeds: u64,
+    snapshots: u64,
 }
 
 impl Edge {
-    pub(crate) fn new(name: NodeName, region: usize, clock: Clock) -> Self {
-        Self { name, region, clock, life: 0, paused_until: 0, disk: None, process: None, feeds: 0 }
+    pub(crate) fn new(number: usize, name: NodeName, region: usize, clock: Clock) -> Self {
+        Self { number, name, region, clock, life: 0, paused_until: 0, disk: None, synced: None, process: None, feeds: 0, snapshots: 0 }
     }
 
     fn now(&self, now: Time) -> Sent {
@@ -130,6 +138,7 @@ impl Edge {
             acks: 0,
             acks_again: false,
             reborn: 0,
+            asked_until: 0,
             cached: clocks,
             serving: Serving::new(),
         };
@@ -145,11 +154,18 @@ impl Edge {
     }
 
     /// Kills the process; what it kept on its disk stays, or not.
-    pub(crate) fn kill(&mut self, keeps_disk: bool) {
+    pub(crate) fn kill(&mut self, fault: Fault) {
         self.process = None;
-        if !keeps_disk {
-            self.disk = None;
+        match fault {
+            Fault::EdgeLost => self.disk = None,
+            Fault::PowerCut => self.disk = self.synced.clone(),
+            _ => {}
         }
+    }
+
+    /// All that was written reaches the platters.
+    pub(crate) fn sync(&mut self) {
+        self.synced = self.disk.clone();
     }
 
     /// Returns how the node stands: by its clocks now, never by a time that was read before.
@@ -169,7 +185,7 @@ impl Edge {
         process.feed = None;
         process.lines.clear();
         process.heard_at = now;
-        let Some(follower) = &process.follower else { return vec![Deed::LoadSnapshot] };
+        let Some(follower) = &process.follower else { return self.ask_snapshot(now) };
         self.feeds += 1;
         process.feed = Some(self.feeds);
         vec![Deed::Follow(self.feeds, follower.folded())]
@@ -197,7 +213,7 @@ impl Edge {
             let Some(follower) = &mut process.follower else { return Vec::new() };
             match follower.take(&line) {
                 Ok(()) => {}
-                Err(Refusal::OtherHistory | Refusal::Behind(_)) => return vec![Deed::LoadSnapshot],
+                Err(Refusal::OtherHistory | Refusal::Behind(_)) => return self.ask_snapshot(now),
                 Err(Refusal::Gap { .. }) => return self.follow(now),
                 // It is asked for again and again, and never taken.
                 Err(Refusal::UnknownConfig(_)) => {
@@ -213,10 +229,30 @@ impl Edge {
         }
     }
 
-    /// A snapshot came.
-    pub(crate) fn load(&mut self, state: State) -> Vec<Deed> {
+    /// Asks for the snapshot, unless it has asked lately. What an earlier call brings is nothing any more.
+    pub(crate) fn ask_snapshot(&mut self, now: Time) -> Vec<Deed> {
         let Some(process) = &mut self.process else { return Vec::new() };
-        if process.applying.is_some() || process.last.is_some_and(|last| may_load(&last, &state).is_err()) {
+        process.feed = None;
+        if process.asked_until > now {
+            return Vec::new();
+        }
+        process.asked_until = now + SNAPSHOT_TIMEOUT;
+        self.snapshots += 1;
+        vec![Deed::LoadSnapshot(self.snapshots)]
+    }
+
+    /// A snapshot came.
+    pub(crate) fn load(&mut self, number: u64, state: State) -> Vec<Deed> {
+        let is_awaited = number == self.snapshots;
+        let Some(process) = &mut self.process else { return Vec::new() };
+        if is_awaited {
+            process.asked_until = 0;
+        }
+        if !is_awaited
+            || process.feed.is_some()
+            || process.applying.is_some()
+            || process.last.is_some_and(|last| may_load(&last, &state).is_err())
+        {
             return Vec::new();
         }
         let is_newer = state.config.as_ref().is_some_and(|config| config.network.get(NEWER).is_some());
@@ -269,7 +305,7 @@ impl Edge {
             follower: self.name.clone(),
             role: Role::Edge,
             region: named(&format!("r{}", self.region)),
-            life: format!("{life}.{}", process.reborn),
+            life: format!("{}.{life}.{}", self.number, process.reborn),
             protocol: wire::PROTOCOL,
             position,
             answers: Vec::new(),
@@ -291,12 +327,9 @@ impl Edge {
             process.lease.grant(sent, Duration::from_millis(answer.lease_ms));
         }
         process.reborn += u64::from(answer.anew);
-        let mut deeds = Vec::new();
-        if answer.reason == Some(Refused::OtherHistory) {
-            process.feed = None;
-            deeds.push(Deed::LoadSnapshot);
-        }
-        if process.acks_again {
+        let again = process.acks_again;
+        let mut deeds = if answer.reason == Some(Refused::OtherHistory) { self.ask_snapshot(now) } else { Vec::new() };
+        if again {
             deeds.extend(self.ack(now));
         }
         deeds

@@ -149,6 +149,10 @@ impl Origin {
         self.backup = self.disk.clone();
     }
 
+    pub(crate) fn epoch_on_disk(&self) -> Option<Epoch> {
+        Some(self.disk.base.position.epoch)
+    }
+
     /// Puts the older copy in the disk's place, and returns the last seq that it holds.
     pub(crate) fn restore(&mut self) -> u64 {
         // The longest lease that may run is not of the journal: whoever restores one waits for the leases to end.
@@ -303,10 +307,6 @@ impl Origin {
     /// Returns for how long it has run in this life.
     pub(crate) fn runs_since(&self) -> Option<Time> {
         self.process.as_ref().map(|process| process.since)
-    }
-
-    pub(crate) fn longest_lease(&self) -> Duration {
-        self.disk.longest
     }
 }
 

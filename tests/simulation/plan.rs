@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Vec<(Fault, u64)>,
     /// How likely a write is of each kind.
     pub(crate) writes: Vec<(Write, u64)>,
+    /// Whether the last edge is a second process under the name of the first.
+    pub(crate) has_twin: bool,
     /// How likely an event is put in force late, in a thousand.
     pub(crate) laggard: u64,
 }
@@ -56,6 +58,8 @@ pub(crate) enum Fault {
     EdgeKilled,
     /// An edge is started anew on an empty disk.
     EdgeLost,
+    /// An edge's machine loses its power, and its disk what was written last.
+    PowerCut,
     /// The origin is killed and started again.
     OriginKilled,
     /// The origin's disk is replaced by an older copy.
@@ -95,9 +99,10 @@ pub(crate) enum Write {
     UnknownConfig,
 }
 
-const ALL_FAULTS: [Fault; 10] = [
+const ALL_FAULTS: [Fault; 11] = [
     Fault::EdgeKilled,
     Fault::EdgeLost,
+    Fault::PowerCut,
     Fault::OriginKilled,
     Fault::OriginRestored,
     Fault::Cut,
@@ -127,7 +132,7 @@ impl Plan {
             (Write::Unknown, some(chance, 150, 3)),
             (Write::Unsafe, some(chance, 400, 6)),
             (Write::Settings, some(chance, 300, 3)),
-            (Write::Lease, some(chance, 250, 3)),
+            (Write::Lease, some(chance, 300, 6)),
             (Write::Publish, some(chance, 300, 4)),
             (Write::UnknownConfig, some(chance, 40, 1)),
         ];
@@ -150,6 +155,7 @@ impl Plan {
             between_faults: lease * chance.between(1, 4) / 2,
             faults,
             writes,
+            has_twin: chance.of_thousand(150),
             laggard: some(chance, 250, 150),
         }
     }

@@ -161,7 +161,9 @@ fn look_up(edge: &Edge, visit: &Visit) -> Found {
     let (Some(view), Some(entry)) = (&process.view, process.serving.l1.get(&key)) else { return Found::Nothing };
     let address = Address::of(key);
     let validity = entry.provenance.validity(address.place(), view.in_force(), visit.arrived.settings);
-    if matches!(validity, Validity::Purged | Validity::OtherSettings) {
+    // Who came under settings that no longer hold must not rely on what they brought.
+    let is_late = visit.arrived.settings != view.config.settings && !makes(Mistake::OldSettings);
+    if is_late || matches!(validity, Validity::Purged | Validity::OtherSettings) {
         return Found::Nothing;
     }
     if !may_rely(edge.when_fenced(key), &visit.arrival.standing) {
@@ -266,7 +268,7 @@ impl World {
         let provenance = found.and_then(|found| of_shared(&found.shared, view.epoch, view.generation, found.settings, slots));
         let (Some(found), Some(provenance)) = (found, provenance) else { return self.fetch(visit, None) };
         let buried = Buried { at_start: tombstone, now: process.serving.tombstones.generation(&key) };
-        let is_same = generation == view.generation;
+        let is_same = generation == view.generation && visit.arrived.settings == view.config.settings;
         let validity = provenance.validity(address.place(), view.in_force(), visit.arrived.settings);
         if !is_same || validity != Validity::Valid || !may_store(&provenance, address.place(), view.in_force(), buried) {
             return self.fetch(visit, None);

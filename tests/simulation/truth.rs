@@ -110,8 +110,9 @@ pub(crate) struct Truth {
     pub(crate) answered: Vec<Answered>,
     /// Epochs whose journal was replaced by an older copy of itself: seqs tell nothing in them.
     pub(crate) ambiguous: Vec<Epoch>,
-    /// Whether the journal was ever replaced by an older copy.
-    pub(crate) was_restored: bool,
+    /// Whether there may be fenced edges of which the origin does not know that they go on serving by choice (P7): where
+    /// the journal was replaced by a copy from before they followed, or two processes follow under one name.
+    pub(crate) is_uncertain: bool,
     /// When all was healed and settled: what unsafe requests changed is changed everywhere from there on.
     pub(crate) settled: Option<Time>,
 }
@@ -122,8 +123,7 @@ impl Truth {
         for purge in self.purges.iter().filter(|purge| purge.about.touches(arrived.key) && !purge.is_void) {
             let is_told = arrived.epoch == Some(purge.epoch) && !self.ambiguous.contains(&purge.epoch);
             let was_applied = is_told && arrived.applied >= purge.seq;
-            // P7: a journal that was restored does not know who followed since, and may go on serving by choice.
-            let is_unknown = arrived.is_fenced && self.was_restored;
+            let is_unknown = arrived.is_fenced && self.is_uncertain;
             let was_complete = !is_unknown && purge.complete.is_some_and(|complete| complete <= arrived.at);
             let how = match (was_complete, was_applied) {
                 (true, _) => "was complete",
@@ -177,7 +177,7 @@ impl Truth {
         let is_later = later.is_some_and(|later| later <= arrived.settings);
         let done = done.and_then(|done| self.configured.get(done));
         match done {
-            _ if served.is_new || is_later || (arrived.is_fenced && self.was_restored) => Ok(()),
+            _ if served.is_new || is_later || (arrived.is_fenced && self.is_uncertain) => Ok(()),
             Some(Configured { settings: None, seq, .. }) => Err(format!("configuration {seq}, which is not understood, was complete")),
             Some(Configured { settings: Some(settings), .. }) if served.settings < *settings => {
                 Err(format!("P1: it came to be by settings {}, and {settings} were complete when it came", served.settings))

@@ -34,6 +34,7 @@ pub(crate) enum What {
     Snapshot {
         at: usize,
         life: u64,
+        number: u64,
     },
     Ack {
         at: usize,
@@ -68,6 +69,7 @@ pub(crate) enum What {
     Loaded {
         at: usize,
         life: u64,
+        number: u64,
         state: Box<State>,
     },
     AckAnswered {
@@ -252,6 +254,9 @@ pub(crate) struct World {
     shown: Vec<Option<(Epoch, u64)>>,
     config: Config,
     is_ending: bool,
+    must_declare: bool,
+    /// The longest lease that was ever configured.
+    longest: Time,
     /// The first rule that was broken.
     pub(crate) broken: Option<String>,
     pub(crate) counts: BTreeMap<&'static str, u64>,
@@ -264,8 +269,9 @@ impl World {
         let plan = Plan::of(&mut chance);
         let epoch = Epoch::from_bytes(chance.bytes());
         let origin = Origin::new(Clock::new(&mut chance), epoch, chance.bytes(), plan.lease);
-        let named = |at: usize| named(&format!("e{at}"));
-        let edges: Vec<_> = (0..plan.edges).map(|at| Edge::new(named(at), at % plan.regions, Clock::new(&mut chance))).collect();
+        let last = plan.edges - 1;
+        let named = |at: usize| named(&format!("e{}", if plan.has_twin && at == last { 0 } else { at }));
+        let edges: Vec<_> = (0..plan.edges).map(|at| Edge::new(at, named(at), at % plan.regions, Clock::new(&mut chance))).collect();
         let mut world = Self {
             now: 0,
             queue: BinaryHeap::new(),
@@ -275,13 +281,15 @@ impl World {
             shown: vec![None; edges.len()],
             shared: (0..plan.regions).map(|_| SharedTier::default()).collect(),
             upstream: Upstream::new(plan.lag),
-            truth: Truth::default(),
+            truth: Truth { is_uncertain: plan.has_twin, ..Truth::default() },
             config: origin.config(),
             origin,
             edges,
+            longest: plan.lease,
             plan,
             chance,
             is_ending: false,
+            must_declare: false,
             broken: None,
             counts: BTreeMap::new(),
             history: with_history.then(Vec::new),
@@ -377,9 +385,9 @@ impl World {
     fn happen(&mut self, what: What) {
         match what {
             What::Follow { at, life, number, after } => self.follow(at, life, number, after),
-            What::Snapshot { at, life } => {
+            What::Snapshot { at, life, number } => {
                 if let Some(state) = self.origin.snapshot() {
-                    self.reach_edge(at, What::Loaded { at, life, state: Box::new(state) });
+                    self.reach_edge(at, What::Loaded { at, life, number, state: Box::new(state) });
                 }
             }
             What::Ack { at, life, number, ack } => self.ack(at, life, number, *ack),
@@ -389,9 +397,9 @@ impl World {
             What::OriginStarts { restored } => self.start_origin(restored),
             What::Line { at, life, number, line } if self.lives(at, life) => self.line(at, number, *line),
             What::NoFeed { at, life, number, is_lost } if self.lives(at, life) => self.no_feed(at, number, is_lost),
-            What::Loaded { at, life, state } if self.lives(at, life) => {
+            What::Loaded { at, life, number, state } if self.lives(at, life) => {
                 self.tell(|| format!("edge {at} gets the snapshot at {}", state.position.seq));
-                self.on_edge(at, |edge, _| edge.load(*state));
+                self.on_edge(at, |edge, _| edge.load(number, *state));
             }
             What::AckAnswered { at, life, number, answer } if self.lives(at, life) => {
                 self.tell(|| format!("edge {at} hears of its ack {number}: {} ms {:?}", answer.lease_ms, answer.reason));
@@ -512,7 +520,7 @@ impl World {
                     self.reach_origin(at, What::Ack { at, life, number, ack });
                 }
                 Deed::Follow(number, after) => self.reach_origin(at, What::Follow { at, life, number, after }),
-                Deed::LoadSnapshot => self.reach_origin(at, What::Snapshot { at, life }),
+                Deed::LoadSnapshot(number) => self.reach_origin(at, What::Snapshot { at, life, number }),
                 Deed::Apply => self.apply(at, life),
             }
         }
@@ -536,16 +544,19 @@ impl World {
             // What its disk held is older than what it showed, so it is forgotten.
             self.shown.get_mut(at).into_iter().for_each(|shown| *shown = None);
         }
+        if self.chance.of_thousand(400) {
+            self.edges.get_mut(at).into_iter().for_each(Edge::sync);
+        }
         self.on_edge(at, |edge, now| edge.hear(number, line, fails, now));
     }
 
     fn no_feed(&mut self, at: usize, number: u64, is_lost: bool) {
         let feeds = self.edges.get(at).and_then(|edge| edge.process.as_ref()).is_some_and(|process| process.feed == Some(number));
         if feeds {
-            self.on_edge(at, |edge, _| {
+            self.on_edge(at, |edge, now| {
                 edge.process.iter_mut().for_each(|process| process.feed = None);
                 // What the journal lost it hears of by an ack, and begins a new epoch.
-                if is_lost && !makes(Mistake::OlderSnapshot) { Vec::new() } else { vec![Deed::LoadSnapshot] }
+                if is_lost && !makes(Mistake::OlderSnapshot) { Vec::new() } else { edge.ask_snapshot(now) }
             });
         }
     }
@@ -612,7 +623,7 @@ impl World {
     }
 
     fn start_origin(&mut self, restored: bool) {
-        let is_declared = restored && self.chance.of_thousand(500);
+        let is_declared = restored && (self.chance.of_thousand(500) || self.must_declare);
         let anew = is_declared.then(|| (Epoch::from_bytes(self.chance.bytes()), self.chance.bytes()));
         self.origin.start(self.now, anew);
         self.tell(|| format!("the origin starts{}", if is_declared { " with a new epoch" } else { "" }));
@@ -664,7 +675,7 @@ impl World {
     /// P2: two leases and the margins, from the append or the origin's last start on.
     fn check_bound(&mut self) {
         let (Some(head), Some(since)) = (self.origin.head(), self.origin.runs_since()) else { return };
-        let lease = self.origin.longest_lease();
+        let lease = Duration::from_micros(self.longest);
         let bound = self.origin.clock.until(2 * (lease + lease_margin(lease))) + self.plan.heartbeat;
         let open: Vec<_> = self.truth.purges.iter().filter(|purge| purge.epoch == head.epoch && !purge.is_void).cloned().collect();
         for purge in open {
@@ -690,15 +701,15 @@ impl World {
         self.after(self.plan.heartbeat, What::Beat { at, life });
     }
 
-    fn kill_edge(&mut self, at: usize, keeps_disk: bool) {
+    fn kill_edge(&mut self, at: usize, fault: Fault) {
         let untold = self.untold(at);
         let life = self.edges.get(at).map_or(0, |edge| edge.life);
         for write in self.truth.answered.iter_mut().filter(|write| write.edge == at && write.life == life && untold.contains(&write.key)) {
             write.is_owed = false;
         }
         self.origin.close(at);
-        self.edges.get_mut(at).into_iter().for_each(|edge| edge.kill(keeps_disk));
-        if !keeps_disk {
+        self.edges.get_mut(at).into_iter().for_each(|edge| edge.kill(fault));
+        if fault != Fault::EdgeKilled {
             self.shown.get_mut(at).into_iter().for_each(|shown| *shown = None);
         }
     }
@@ -762,7 +773,7 @@ impl World {
             }
             Write::Settings => self.configure(Config { settings: self.config.settings + 1, ..self.config }),
             Write::Lease => {
-                let lease = self.plan.lease * self.chance.between(1, 4) / 2;
+                let lease = self.plan.lease * [1, 2, 4, 8][self.chance.index(4)] / 4;
                 let is_lazy = self.chance.of_thousand(500);
                 self.configure(Config { lease, is_lazy, ..self.config });
             }
@@ -785,6 +796,7 @@ impl World {
         if let Some(position) = self.append(Fact::ConfigChanged { number: config.number, network: config.written() }) {
             self.tell(|| format!("configuration {} is appended: {config:?}", position.seq));
             self.config = config;
+            self.longest = self.longest.max(config.lease);
             let settings = Some(config.settings);
             self.truth.configured.push(Configured { epoch: position.epoch, seq: position.seq, settings, complete: None });
         }
@@ -869,8 +881,8 @@ impl World {
         self.tell(|| format!("fault: {fault:?}, edge {at} where it is one"));
         self.count("a fault");
         match fault {
-            Fault::EdgeKilled | Fault::EdgeLost => {
-                self.kill_edge(at, fault == Fault::EdgeKilled);
+            Fault::EdgeKilled | Fault::EdgeLost | Fault::PowerCut => {
+                self.kill_edge(at, fault);
                 let pause = self.chance.between(1, 2 * lease);
                 self.after(pause, What::EdgeStarts { at });
             }
@@ -921,8 +933,10 @@ impl World {
         let epoch = self.origin.head().map(|head| head.epoch);
         self.origin.kill();
         let last = self.origin.restore();
+        // Nothing shows that a copy of a former epoch is one: who restores it has to say so.
+        self.must_declare = self.origin.epoch_on_disk() != epoch;
         self.truth.ambiguous.extend(epoch);
-        self.truth.was_restored = true;
+        self.truth.is_uncertain = true;
         // What it no longer holds was taken away by whoever restored it.
         for purge in self.truth.purges.iter_mut().filter(|purge| Some(purge.epoch) != epoch || purge.seq > last) {
             purge.is_void = true;
@@ -981,7 +995,7 @@ impl World {
             // Where messages take nearly as long as a lease, it ends now and then.
             let lately = Duration::from_micros(2 * self.plan.lease);
             let follows = |standing: Standing| standing.applied == head.seq && standing.fenced_for.is_none_or(|span| span < lately);
-            if !is_stuck && !standing.is_some_and(follows) {
+            if !is_stuck && !self.plan.has_twin && !standing.is_some_and(follows) {
                 return self.fail(format!("edge {at} holds no lease at {} long after all was healed: {standing:?}", head.seq));
             }
         }

@@ -43,8 +43,6 @@ pub enum Mistake {
     JoinAnyFill,
     /// P4: who joined compares the table's highest seq with the position at which it came.
     CompareHighestSeq,
-    /// P4: a fill is stored whatever passed meanwhile, as if it had just begun.
-    StoreAfterPurge,
     /// P4: a 304 renews an entry that was purged meanwhile.
     RenewPurged,
     /// P4: an answer to HEAD raises the position.
@@ -98,7 +96,7 @@ mod made {
 
     impl Mistake {
         /// All of them.
-        pub const ALL: [Self; 34] = [
+        pub const ALL: [Self; 33] = [
             Self::LeaseFromAnswer,
             Self::ClockJumpIgnored,
             Self::CachedClock,
@@ -118,7 +116,6 @@ mod made {
             Self::FilledAtEnd,
             Self::JoinAnyFill,
             Self::CompareHighestSeq,
-            Self::StoreAfterPurge,
             Self::RenewPurged,
             Self::HeadRaises,
             Self::OtherHistoryValid,

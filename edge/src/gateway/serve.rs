@@ -174,8 +174,13 @@ impl Visit<'_> {
     }
 
     fn look_up(&self, moment: &Moment) -> Found {
+        let view = self.current_view();
+        // Who came under settings that no longer hold must not rely on what they brought.
+        if view.network.routes.get(&self.route.name).map(|route| route.settings) != Some(self.route.settings) {
+            return Found::Nothing(Why::Settings);
+        }
         let stored = self.edge.responses.stored(&self.key);
-        let found = find(stored.as_deref(), self.route, &self.current_view().purges, self.key.place(), &self.headers, &self.wishes, moment);
+        let found = find(stored.as_deref(), self.route, &view.purges, self.key.place(), &self.headers, &self.wishes, moment);
         if self.is_behind { in_doubt(found) } else { found }
     }
 
