@@ -18,6 +18,9 @@ use crate::world::tap::Tap;
 /// What had reached the edge before it was held still is acknowledged by then.
 const UNDER_WAY: Duration = Duration::from_millis(300);
 
+/// New connections: fewer than a system's queue of those that nobody accepts.
+const NEW: usize = 50;
+
 /// A question that waits for its answer: over which connection, for which key, and what was promised when it was sent.
 type Asked = (Tap, usize, u64);
 
@@ -50,7 +53,7 @@ pub(super) async fn run(settings: &Settings) -> Result<Outcome> {
     let (fenced, wrong) = audit::of_fenced(&calls, (away, woken), &name);
     stage.complaints.extend(wrong);
     if answers < HOT {
-        stage.complaints.push(format!("only {answers} of {} questions were answered when {name} woke up", 2 * HOT));
+        stage.complaints.push(format!("only {answers} of {} questions were answered when {name} woke up", HOT + NEW));
     }
     if purged_after > lease * 3 / 2 {
         stage.complaints.push(format!("what {name} held was purged only {purged_after:.1?} after it was held still"));
@@ -74,20 +77,16 @@ async fn open_taps(scene: &Scene) -> Vec<Tap> {
     taps
 }
 
-/// Asks for every hot key over the connections of before, and over as many new ones.
+/// Asks for every hot key over the connections of before, and for some over new ones, all at once.
 async fn ask_all(scene: &Scene, taps: Vec<Tap>) -> Vec<Asked> {
     let address = scene.edges.get(FAR).copied();
-    let new = address.into_iter().flat_map(|address| (0..HOT).map(move |_| Tap::new(address)));
-    let mut asked = Vec::new();
-    for (number, mut tap) in taps.into_iter().chain(new).enumerate() {
+    let new = address.into_iter().flat_map(|address| (0..NEW).map(move |_| Tap::new(address)));
+    let asked = taps.into_iter().chain(new).enumerate().map(|(number, mut tap)| async move {
         let key = number % HOT;
         let floor = scene.record.floor(FAR, key);
-        match tap.ask(key).await {
-            Ok(()) => asked.push((tap, key, floor)),
-            Err(_) => scene.record.fail(),
-        }
-    }
-    asked
+        tap.ask(key).await.inspect_err(|_| scene.record.fail()).ok().map(|()| (tap, key, floor))
+    });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// Judges every answer, and returns how many came.
