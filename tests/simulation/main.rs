@@ -104,6 +104,8 @@ fn no_world_breaks_a_rule() {
         "a hit in the shared tier",
         "a write to the shared tier",
         "a purge that is complete",
+        "a hit in place of an error",
+        "a stale hit in place of an error",
         "a restored journal",
         "a new epoch by a follower's position",
     ] {

@@ -15,6 +15,9 @@ use crate::plan::Time;
 /// Slots of purge tables: few, so that scopes that share one are met as well.
 const SLOTS: usize = 16;
 
+/// Events that stay behind a cut.
+const KEPT: u64 = 3;
+
 /// An event on the disk.
 #[derive(Clone, Debug)]
 struct Stored {
@@ -141,8 +144,30 @@ impl Origin {
         self.process = Some(Process { state, book, appended, feeds: BTreeMap::new(), since: now });
     }
 
-    pub(crate) fn kill(&mut self) {
-        self.process = None;
+    /// Kills the process. What was not durable yet may be lost with it; returns the last seq that is there.
+    pub(crate) fn kill(&mut self, loses: bool) -> u64 {
+        if let Some(process) = self.process.take()
+            && loses
+        {
+            self.disk.events.retain(|stored| stored.event.seq <= process.state.position.seq);
+        }
+        self.disk.last().seq
+    }
+
+    /// Cuts the journal behind a snapshot.
+    pub(crate) fn cut(&mut self) {
+        let Some(process) = &self.process else { return };
+        let last = process.state.position.seq.saturating_sub(KEPT);
+        let kept = self.disk.events.iter().position(|stored| stored.event.seq > last).unwrap_or(0);
+        let cut: Vec<_> = self.disk.events.drain(..kept).collect();
+        cut.iter().for_each(|stored| stored.fold_into(&mut self.disk.base));
+    }
+
+    /// Returns the next moment at which an event may become complete without any message, as a span from now.
+    pub(crate) fn next_change(&self, seq: u64, now: Time) -> Option<Time> {
+        let boot = self.clock.boot(now);
+        let next = self.process.as_ref()?.book.next_change(seq, boot)?;
+        Some(self.clock.until(next.saturating_sub(boot)))
     }
 
     pub(crate) fn back_up(&mut self) {
@@ -227,7 +252,8 @@ impl Origin {
         let Some(process) = &mut self.process else { return Vec::new() };
         let head = process.state.position;
         let mut lines = Vec::new();
-        process.feeds.retain(|_, feed| feed.at.epoch == head.epoch);
+        let cut = self.disk.base.position.seq;
+        process.feeds.retain(|_, feed| feed.at.epoch == head.epoch && feed.at.seq >= cut);
         for feed in process.feeds.values_mut().filter(|feed| with_heartbeats || feed.at.seq < head.seq) {
             let behind = self.disk.events.iter().filter(|stored| stored.event.seq > feed.at.seq && stored.event.seq <= head.seq);
             let mine = behind.filter(|stored| stored.event.fact.class().is_for(Role::Edge));

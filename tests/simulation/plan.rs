@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Vec<(Fault, u64)>,
     /// How likely a write is of each kind.
     pub(crate) writes: Vec<(Write, u64)>,
+    /// How likely a fetch fails, in a thousand.
+    pub(crate) failing: u64,
     /// Whether the last edge is a second process under the name of the first.
     pub(crate) has_twin: bool,
     /// How likely an event is put in force late, in a thousand.
@@ -155,6 +157,7 @@ impl Plan {
             between_faults: lease * chance.between(1, 4) / 2,
             faults,
             writes,
+            failing: some(chance, 250, 200),
             has_twin: chance.of_thousand(150),
             laggard: some(chance, 250, 150),
         }

@@ -2,7 +2,7 @@
 //! tier between memory and upstream.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use edge::cores::{
@@ -19,6 +19,20 @@ use crate::plan::{KEYS, Time};
 use crate::shared::SharedEntry;
 use crate::truth::{Answered, Arrived, Body, Served};
 use crate::world::{What, World};
+
+/// A hasher that is the same on every machine.
+#[derive(Debug, Default)]
+pub(crate) struct Plain(u64);
+
+impl Hasher for Plain {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |sum, byte| sum.wrapping_add(u64::from(*byte)));
+    }
+}
 
 /// How often a request looks again before it fetches for itself.
 const LOOKS: u32 = 3;
@@ -130,7 +144,7 @@ pub(crate) struct Serving {
     l1: BTreeMap<usize, Entry>,
     fills: FillTable<usize, Fill>,
     running: BTreeMap<u64, Running>,
-    tombstones: Tombstones<BuildHasherDefault<DefaultHasher>>,
+    tombstones: Tombstones<BuildHasherDefault<Plain>>,
     /// Keys whose invalidation is not in force through the journal yet, with the seq that it got, once it has one.
     unannounced: BTreeMap<usize, Vec<Option<u64>>>,
 }
@@ -155,7 +169,7 @@ enum Found {
     Nothing,
 }
 
-fn look_up(edge: &Edge, visit: &Visit) -> Found {
+fn look_up(edge: &Edge, visit: &Visit, has_etag: bool) -> Found {
     let key = visit.arrived.key;
     let Some(process) = &edge.process else { return Found::Nothing };
     let (Some(view), Some(entry)) = (&process.view, process.serving.l1.get(&key)) else { return Found::Nothing };
@@ -167,7 +181,8 @@ fn look_up(edge: &Edge, visit: &Visit) -> Found {
         return Found::Nothing;
     }
     if !may_rely(edge.when_fenced(key), &visit.arrival.standing) {
-        return Found::Revalidate(entry.clone());
+        // Without a strong validator a fenced edge fetches in full (P4).
+        return if has_etag { Found::Revalidate(entry.clone()) } else { Found::Nothing };
     }
     match validity {
         Validity::Valid if visit.wish != Wish::Reload => Found::Fresh(entry.clone()),
@@ -198,11 +213,16 @@ impl World {
             applied: standing.applied,
             settings: view.config.settings,
             is_fenced: !standing.holds(),
+            is_lazy: is_lazy(key),
         };
         let site = (view.epoch, view.site);
         let arrival = Arrival { standing, generation: view.generation, asks_again: false };
         self.show_site(at, site);
         self.visit(Visit { arrived, wish, arrival, looks: 0 });
+    }
+
+    fn has_etag(&self, key: usize) -> bool {
+        self.plan.has_etag.get(key) == Some(&true)
     }
 
     fn visit(&mut self, mut visit: Visit) {
@@ -212,7 +232,7 @@ impl World {
             // It looks again as if it came now; what it must not get is judged by when it really came.
             visit.arrival = Arrival { standing: edge.standing(self.now), generation: view.generation, asks_again: true };
         }
-        match look_up(edge, &visit) {
+        match look_up(edge, &visit, self.has_etag(visit.arrived.key)) {
             Found::Fresh(entry) => self.serve(&visit, &entry.provenance, entry.body, true, "a hit"),
             Found::Stale(entry) => {
                 self.serve(&visit, &entry.provenance, entry.body, false, "a stale hit");
@@ -352,6 +372,7 @@ impl World {
     fn begin(&mut self, at: usize, number: u64) {
         let Some((key, settings)) = self.running(at, number).map(|running| (running.key, running.settings)) else { return };
         let Some(start) = self.start_at(at, key, settings) else { return };
+        let has_etag = self.has_etag(key);
         let Some(Edge { process: Some(process), life, .. }) = self.edges.get_mut(at) else { return };
         let Some(view) = &process.view else { return };
         let Some(running) = process.serving.running.get_mut(&number) else { return };
@@ -360,7 +381,7 @@ impl World {
         // Validators and bodies of a hard-purged entry are never used again.
         let address = Address::of(key);
         running.entry = running.entry.take().filter(|entry| may_renew(&entry.provenance, address.place(), view.in_force()));
-        let known = running.entry.as_ref().map(|entry| entry.body.version).filter(|_| self.plan.has_etag.get(key) == Some(&true));
+        let known = running.entry.as_ref().map(|entry| entry.body.version).filter(|_| has_etag);
         let life = *life;
         self.send_fetch(at, life, number, key, known);
     }
@@ -419,6 +440,35 @@ impl World {
         let tail = self.chance.between(0, self.plan.slowest_fetch);
         let life = self.edges.get(at).map_or(0, |edge| edge.life);
         self.after(tail, What::FillEnds { at, life, fill: number, id });
+    }
+
+    /// No answer came. What is stored may stand in for it, as it would be found now.
+    pub(crate) fn fetch_failed(&mut self, at: usize, number: u64) {
+        let Some(Edge { process: Some(process), .. }) = self.edges.get_mut(at) else { return };
+        let Some(running) = process.serving.running.remove(&number) else { return };
+        process.serving.fills.end(&running.key, &running.fill);
+        let waiting = running.waiting.into_iter().map(|(visit, _)| visit);
+        for visit in running.leader.into_iter().chain(waiting) {
+            self.stand_in(visit);
+        }
+        if let Some(next) = running.next {
+            self.begin(at, next);
+        }
+    }
+
+    fn stand_in(&mut self, mut visit: Visit) {
+        let (at, key) = (visit.arrived.edge, visit.arrived.key);
+        let Some(edge) = self.edges.get(at) else { return };
+        let Some(view) = edge.process.as_ref().and_then(|process| process.view.as_ref()) else { return };
+        visit.arrival = Arrival { standing: edge.standing(self.now), generation: view.generation, asks_again: true };
+        let relies = may_rely(edge.when_fenced(key), &visit.arrival.standing);
+        match look_up(edge, &visit, self.has_etag(key)) {
+            Found::Fresh(entry) => self.serve(&visit, &entry.provenance, entry.body, true, "a hit in place of an error"),
+            Found::Stale(entry) | Found::Revalidate(entry) if relies => {
+                self.serve(&visit, &entry.provenance, entry.body, false, "a stale hit in place of an error");
+            }
+            _ => self.count("an error"),
+        }
     }
 
     fn hand_over(&mut self, at: usize, number: u64, mut visit: Visit, had_started: bool) {
@@ -495,7 +545,7 @@ impl World {
     pub(crate) fn head_answered(&mut self, at: usize, head: Head) {
         let Head { key, entry, start } = head;
         let version = self.upstream.read(key, self.now, &mut self.chance);
-        let differs = self.plan.has_etag.get(key) == Some(&true) && version != entry.body.version;
+        let differs = self.has_etag(key) && version != entry.body.version;
         let id = self.name();
         let Some(Edge { process: Some(process), .. }) = self.edges.get_mut(at) else { return };
         if differs {

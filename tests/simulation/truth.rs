@@ -65,6 +65,8 @@ pub(crate) struct Arrived {
     pub(crate) settings: u64,
     /// Whether its lease had ended.
     pub(crate) is_fenced: bool,
+    /// Whether the route goes on serving then.
+    pub(crate) is_lazy: bool,
 }
 
 /// What a reader got from a cache.
@@ -123,7 +125,7 @@ impl Truth {
         for purge in self.purges.iter().filter(|purge| purge.about.touches(arrived.key) && !purge.is_void) {
             let is_told = arrived.epoch == Some(purge.epoch) && !self.ambiguous.contains(&purge.epoch);
             let was_applied = is_told && arrived.applied >= purge.seq;
-            let is_unknown = arrived.is_fenced && self.is_uncertain;
+            let is_unknown = arrived.is_fenced && arrived.is_lazy && self.is_uncertain;
             let was_complete = !is_unknown && purge.complete.is_some_and(|complete| complete <= arrived.at);
             let how = match (was_complete, was_applied) {
                 (true, _) => "was complete",
@@ -177,7 +179,7 @@ impl Truth {
         let is_later = later.is_some_and(|later| later <= arrived.settings);
         let done = done.and_then(|done| self.configured.get(done));
         match done {
-            _ if served.is_new || is_later || (arrived.is_fenced && self.is_uncertain) => Ok(()),
+            _ if served.is_new || is_later || (arrived.is_fenced && arrived.is_lazy && self.is_uncertain) => Ok(()),
             Some(Configured { settings: None, seq, .. }) => Err(format!("configuration {seq}, which is not understood, was complete")),
             Some(Configured { settings: Some(settings), .. }) if served.settings < *settings => {
                 Err(format!("P1: it came to be by settings {}, and {settings} were complete when it came", served.settings))

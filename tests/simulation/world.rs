@@ -50,6 +50,9 @@ pub(crate) enum What {
     OriginBeats {
         life: u64,
     },
+    Completes {
+        life: u64,
+    },
     OriginStarts {
         restored: bool,
     },
@@ -142,6 +145,11 @@ pub(crate) enum What {
         fill: u64,
         version: Option<u64>,
     },
+    FetchFailed {
+        at: usize,
+        life: u64,
+        fill: u64,
+    },
     FillEnds {
         at: usize,
         life: u64,
@@ -206,6 +214,7 @@ impl What {
             | Self::Ack { .. }
             | Self::Durable { .. }
             | Self::OriginBeats { .. }
+            | Self::Completes { .. }
             | Self::Announce { .. } => Whose::Origin,
             Self::Line { at, .. }
             | Self::NoFeed { at, .. }
@@ -217,6 +226,7 @@ impl What {
             | Self::Read { at, .. }
             | Self::SharedAnswer { at, .. }
             | Self::Fetched { at, .. }
+            | Self::FetchFailed { at, .. }
             | Self::FillEnds { at, .. }
             | Self::Head { at, .. }
             | Self::UnsafeAnswered { at, .. }
@@ -255,6 +265,8 @@ pub(crate) struct World {
     config: Config,
     is_ending: bool,
     must_declare: bool,
+    /// When completion is looked at next.
+    next_look: Time,
     /// The longest lease that was ever configured.
     longest: Time,
     /// The first rule that was broken.
@@ -290,6 +302,7 @@ impl World {
             chance,
             is_ending: false,
             must_declare: false,
+            next_look: Time::MAX,
             broken: None,
             counts: BTreeMap::new(),
             history: with_history.then(Vec::new),
@@ -393,7 +406,11 @@ impl World {
             What::Ack { at, life, number, ack } => self.ack(at, life, number, *ack),
             What::Durable { life, seq } if life == self.origin.life && self.origin.is_up() => self.durable(seq),
             What::OriginBeats { life } if life == self.origin.life && self.origin.is_up() => self.origin_beats(),
-            What::Durable { .. } | What::OriginBeats { .. } => {}
+            What::Completes { life } if life == self.origin.life && self.origin.is_up() => {
+                self.next_look = Time::MAX;
+                self.check_completion();
+            }
+            What::Durable { .. } | What::OriginBeats { .. } | What::Completes { .. } => {}
             What::OriginStarts { restored } => self.start_origin(restored),
             What::Line { at, life, number, line } if self.lives(at, life) => self.line(at, number, *line),
             What::NoFeed { at, life, number, is_lost } if self.lives(at, life) => self.no_feed(at, number, is_lost),
@@ -443,9 +460,14 @@ impl World {
             What::Upstream { at, life, fill, key, known, back } => {
                 let version = self.upstream.read(key, self.now, &mut self.chance);
                 let version = (known != Some(version)).then_some(version);
-                self.after(back, What::Fetched { at, life, fill, version });
+                if self.chance.of_thousand(self.plan.failing) {
+                    self.after(back, What::FetchFailed { at, life, fill });
+                } else {
+                    self.after(back, What::Fetched { at, life, fill, version });
+                }
             }
             What::Fetched { at, life, fill, version } if self.lives(at, life) => self.fetched(at, fill, version),
+            What::FetchFailed { at, life, fill } if self.lives(at, life) => self.fetch_failed(at, fill),
             What::FillEnds { at, life, fill, id } if self.lives(at, life) => self.fill_ends(at, fill, id),
             What::Head { at, life, head } if self.lives(at, life) => self.head_answered(at, *head),
             What::UnsafeWrites { at, life, key } => self.unsafe_writes(at, life, key),
@@ -658,6 +680,9 @@ impl World {
                 self.count("a purge that is complete");
                 let now = self.now;
                 self.truth.purge(purge.epoch, purge.seq).into_iter().for_each(|purge| purge.complete = Some(now));
+                self.check_leases(&purge);
+            } else {
+                self.look_again(purge.seq);
             }
         }
         for at in 0..self.truth.configured.len() {
@@ -668,6 +693,31 @@ impl World {
                 self.tell(|| format!("configuration {} is complete", config.seq));
                 let now = self.now;
                 self.truth.configured.get_mut(at).into_iter().for_each(|config| config.complete = Some(now));
+            }
+        }
+    }
+
+    /// A lease may end, and an event be complete, without any message.
+    fn look_again(&mut self, seq: u64) {
+        let Some(span) = self.origin.next_change(seq, self.now) else { return };
+        let at = self.now + span;
+        if at < self.next_look || self.next_look <= self.now {
+            self.next_look = at;
+            self.put(at, What::Completes { life: self.origin.life });
+        }
+    }
+
+    /// L1 to L6 together: where a purge is complete, whoever holds a lease has it in force.
+    fn check_leases(&mut self, purge: &Purge) {
+        if self.truth.ambiguous.contains(&purge.epoch) {
+            return;
+        }
+        for at in 0..self.edges.len() {
+            let Some(edge) = self.edges.get(at) else { continue };
+            let Some(view) = edge.process.as_ref().and_then(|process| process.view.as_ref()) else { continue };
+            let standing = edge.standing(self.now);
+            if standing.holds() && (view.epoch != purge.epoch || standing.applied < purge.seq) {
+                return self.fail(format!("L: purge {} is complete, and edge {at} holds a lease at {}", purge.seq, standing.applied));
             }
         }
     }
@@ -887,7 +937,9 @@ impl World {
                 self.after(pause, What::EdgeStarts { at });
             }
             Fault::OriginKilled if self.origin.is_up() => {
-                self.origin.kill();
+                let loses = self.chance.of_thousand(500);
+                let last = self.origin.kill(loses);
+                self.forget_behind(last);
                 let pause = self.chance.between(1, lease);
                 self.after(pause, What::OriginStarts { restored: false });
             }
@@ -904,9 +956,9 @@ impl World {
             Fault::Paused => {
                 let until = self.now + self.chance.between(1, 3 * lease);
                 if self.chance.of_thousand(250) {
-                    self.origin.paused_until = until;
+                    self.origin.paused_until = self.origin.paused_until.max(until);
                 } else if let Some(edge) = self.edges.get_mut(at) {
-                    edge.paused_until = until;
+                    edge.paused_until = edge.paused_until.max(until);
                 }
             }
             Fault::Frozen => {
@@ -929,9 +981,18 @@ impl World {
         }
     }
 
+    /// What was appended and never durable, nobody was told of.
+    fn forget_behind(&mut self, last: u64) {
+        let epoch = self.origin.epoch_on_disk();
+        for purge in self.truth.purges.iter_mut().filter(|purge| Some(purge.epoch) == epoch && purge.seq > last && !purge.accepted) {
+            purge.is_void = true;
+        }
+        self.truth.configured.retain(|config| Some(config.epoch) != epoch || config.seq <= last);
+    }
+
     fn restore_origin(&mut self) {
         let epoch = self.origin.head().map(|head| head.epoch);
-        self.origin.kill();
+        self.origin.kill(false);
         let last = self.origin.restore();
         // Nothing shows that a copy of a former epoch is one: who restores it has to say so.
         self.must_declare = self.origin.epoch_on_disk() != epoch;
@@ -955,6 +1016,9 @@ impl World {
 
     fn back_up(&mut self) {
         self.origin.back_up();
+        if self.chance.of_thousand(400) {
+            self.origin.cut();
+        }
         let region = self.chance.index(self.shared.len());
         self.shared.get_mut(region).into_iter().for_each(SharedTier::back_up);
         let pause = self.chance.between(1, 6 * self.plan.lease);
