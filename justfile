@@ -27,6 +27,18 @@ deny:
 bench *ARGS:
     cargo run --release -p atoll-bench -- {{ARGS}}
 
+# Lives through so many worlds of the simulation (tests/simulation); CI takes 10,000.
+simulate SEEDS="1000000":
+    ATOLL_SEEDS={{SEEDS}} cargo test --release -p atoll-tests --test simulation -- --nocapture
+
+# Tells the history of one world, with a mistake made in it where one is named.
+world SEED MISTAKE="":
+    ATOLL_SEED={{SEED}} ATOLL_MISTAKE={{MISTAKE}} cargo test -p atoll-tests --test simulation one_seed -- --nocapture
+
+# Breaks real processes while purges run, and prints what held (docs/drills.md); `--short` takes two minutes.
+drills *ARGS:
+    cargo run --release -p atoll-bench -- drills {{ARGS}}
+
 # Feeds a fuzz target (see fuzz/Cargo.toml) with inputs for a while; needs nightly and cargo-fuzz.
 fuzz TARGET SECONDS="60":
     cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}

@@ -24,7 +24,7 @@ const CALLS: u32 = 100;
 const SYNCS: usize = 500;
 
 /// What the figures may take beyond the disk and the way.
-const BESIDE_THE_DISK: Duration = Duration::from_millis(5);
+const BESIDE_THE_DISK: Duration = Duration::from_millis(10);
 const BESIDE_THE_WAY: Duration = Duration::from_millis(50);
 
 /// A call that was accepted and applied.
@@ -60,15 +60,19 @@ pub(crate) async fn measure(binary: &Path, wan: Option<&Path>, seconds: u32, voi
     let measured = format!("{rate:.0}/s, p50 {}, p99 {}", ms(seen.accepted.median()), ms(seen.accepted.at(990)));
     let in_time = seen.accepted.at(990) <= disk.at(990) + BESIDE_THE_DISK;
     let wanted = f64::from(CALLS * u32::try_from(SCOPES)?);
-    let goal = format!("{wanted:.0}/s, p99 {} (disk) + 5 ms", ms(disk.at(990)));
+    let goal = format!("{wanted:.0}/s, p99 {} (disk) + 10 ms", ms(disk.at(990)));
     voice.say(&format!("purge-rate: scopes accepted for {seconds} s, {SCOPES} a call"), &measured, &goal, rate >= wanted * 0.99 && in_time);
-    for region in &REGIONS {
+    for (number, region) in REGIONS.iter().enumerate() {
         let name = format!("{}-1", region.name);
+        let (median, most) = (world.in_force_within(number, 500.0).await?, world.in_force_within(number, 990.0).await?);
+        let goal = region.one_way() + BESIDE_THE_WAY;
+        let what = format!("purge-rate: in force at {name}, {} ms one way", region.one_way_ms);
+        voice.say(&what, &format!("p50 up to {}, p99 up to {}", ms(median), ms(most)), &format!("p99 {}", ms(goal)), most <= goal);
         let applied = seen.applied.get(&name).with_context(|| format!("{name} applied nothing"))?;
         let (p50, p99, worst) = (ms(applied.median()), ms(applied.at(990)), ms(applied.at(1000)));
         // An ack that is under way when a purge comes is waited for, then the next one goes: two round trips.
         let most = region.one_way() * 4 + BESIDE_THE_WAY;
-        let what = format!("purge-rate: applied by {name}, {} ms one way", region.one_way_ms);
+        let what = format!("purge-rate: acknowledged by {name}, by the receipts");
         voice.say(&what, &format!("p50 {p50}, p99 {p99}, worst {worst}"), &format!("p99 {}", ms(most)), applied.at(990) <= most);
     }
     voice.say("purge-rate: the origin's share of a core", &format!("{:.1} %", share * 100.0), "100 %", share <= 1.0);

@@ -48,7 +48,7 @@ impl Town {
     /// Prepares a call of the binary.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg("-c").arg(&self.file).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg("-c").arg(&self.file).args(["--log", "warn"]).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
 

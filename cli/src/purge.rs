@@ -108,6 +108,9 @@ fn print(receipt: &Receipt) -> Result<(), Failure> {
             [follower.name.to_string(), follower.region.to_string(), state.to_owned(), after]
         }),
     )?;
+    if receipt.state == ReceiptState::Pending {
+        say::note(format!("how far it is later: GET /v1/purges/{}", receipt.position));
+    }
     if !receipt.may_serve.is_empty() {
         say::note(format!("routes by which a fenced edge may go on serving: {}", receipt.may_serve.join(", ")));
     }

@@ -11,10 +11,12 @@ use config::Network;
 use follow::{Apply, NotUnderstood, Vitals};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
-use wire::{Alias, ConfigVersion, Digest, Event, Fact, FilePath, LiveEdge, PurgeTable, Question, SiteName, SiteState, State, Timestamp};
+use wire::{
+    Alias, Class, ConfigVersion, Digest, Event, Fact, FilePath, LiveEdge, PurgeTable, Question, SiteName, SiteState, State, Timestamp,
+};
 
 use crate::assets::{Change, Manifests, fetch_ahead};
-use crate::gateway::Responses;
+use crate::gateway::{Asked, Responses};
 use crate::metrics::Metrics;
 use crate::validity::InForce;
 
@@ -78,7 +80,7 @@ pub(crate) struct Applied {
     responses: Arc<Responses>,
     metrics: Arc<Metrics>,
     /// Where what an origin asks waits for its answer.
-    questions: mpsc::Sender<Question>,
+    questions: mpsc::Sender<Asked>,
     draining: AtomicBool,
     generation: AtomicU64,
     /// What is still fetched ahead for the last switch. The next one ends it, and so does the end of this node.
@@ -86,12 +88,7 @@ pub(crate) struct Applied {
 }
 
 impl Applied {
-    pub(crate) fn new(
-        manifests: Arc<Manifests>,
-        responses: Arc<Responses>,
-        metrics: Arc<Metrics>,
-        questions: mpsc::Sender<Question>,
-    ) -> Self {
+    pub(crate) fn new(manifests: Arc<Manifests>, responses: Arc<Responses>, metrics: Arc<Metrics>, questions: mpsc::Sender<Asked>) -> Self {
         Self {
             view: ArcSwapOption::empty(),
             manifests,
@@ -184,6 +181,10 @@ impl Apply for Applied {
         let Some(view) = self.view() else { return self.load(state, false).await };
         // Purges wait for nothing else.
         events.iter().for_each(|event| view.purges.hear(event));
+        let now = Timestamp::now();
+        for event in events.iter().filter(|event| event.fact.class() == Class::Purge) {
+            self.metrics.purge_seconds.observe(now.since(event.at).as_secs_f64());
+        }
         if events.iter().any(changes_view) {
             let (network, config) = if state.config.as_ref().is_some_and(|version| version.number == view.config) {
                 (Arc::clone(&view.network), view.config)
@@ -207,7 +208,7 @@ impl Apply for Applied {
 
     fn asked(&self, questions: Vec<Question>) {
         for question in questions {
-            if let Err(error) = self.questions.try_send(question) {
+            if let Err(error) = self.questions.try_send(Asked::now(question)) {
                 tracing::debug!("a question stays without an answer: {error}");
             }
         }

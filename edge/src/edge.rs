@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use config::{EdgeNode, Route, Rule};
 use follow::{Lease, Origins, Standing, boottime};
@@ -20,7 +20,7 @@ use crate::normalise::{Ask, Normalised};
 use crate::outcome::{Answer, Outcome};
 use crate::refuse::Refusal;
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Everything that an edge works with.
@@ -68,16 +68,36 @@ pub(crate) fn refuse(edge: &Edge, refusal: &Refusal, peer: SocketAddr) -> Respon
     tell(edge, answer, peer, Instant::now())
 }
 
+/// How often what is in force may change while it is read. It changes with the configuration and with what sites show,
+/// so twice in a row is rare already.
+const READINGS: usize = 8;
+
 /// What a request stands on: what is in force, and whether this edge may rely on it. Read once, after the request was.
-struct Ground {
-    view: Option<Arc<View>>,
-    standing: Standing,
+pub(crate) struct Ground {
+    pub(crate) view: Option<Arc<View>>,
+    pub(crate) standing: Standing,
 }
 
 impl Ground {
-    /// The view comes first, so that a position of another history never goes with this one's view.
-    fn of(edge: &Edge) -> Self {
-        Self { view: edge.applied.view(), standing: edge.lease.standing() }
+    /// Both are of one moment: the view is read before the lease and once more behind it. Else an edge that is fenced
+    /// could read its old view, catch up and get a lease before it reads that, and would rely on what was in force
+    /// before; and a position of another history could go with this one's view.
+    pub(crate) fn of(edge: &Edge) -> Self {
+        Self::read(|| edge.applied.view(), || edge.lease.standing())
+    }
+
+    fn read(mut view: impl FnMut() -> Option<Arc<View>>, mut standing: impl FnMut() -> Standing) -> Self {
+        let mut before = view();
+        for _ in 0..READINGS {
+            let standing = standing();
+            let behind = view();
+            if before.as_ref().map(Arc::as_ptr) == behind.as_ref().map(Arc::as_ptr) {
+                return Self { view: behind, standing };
+            }
+            before = behind;
+        }
+        // What changes faster than it is read is not relied on.
+        Self { view: before, standing: Standing { fenced_for: Some(Duration::MAX), ..standing() } }
     }
 }
 
@@ -199,4 +219,40 @@ fn request_id(headers: &mut HeaderMap) -> String {
         headers.insert(REQUEST_ID, value);
     }
     id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use config::Network;
+    use std::collections::HashMap;
+    use wire::PurgeTable;
+
+    fn view(config: u64) -> Arc<View> {
+        let network = Arc::new(Network::from_json(&serde_json::json!({})).unwrap());
+        Arc::new(View { network, config, purges: Arc::new(PurgeTable::sized([0; 16], 1)), sites: HashMap::new(), generation: 0 })
+    }
+
+    fn holds(applied: u64) -> Standing {
+        Standing { applied, fenced_for: None }
+    }
+
+    #[test]
+    fn a_lease_is_never_read_beside_what_was_in_force_before_it() {
+        let (old, new) = (view(1), view(2));
+        let fenced = Standing { applied: 1, fenced_for: Some(Duration::ZERO) };
+
+        // Between the first readings the edge catches up and gets its lease.
+        let mut views = [&old, &new, &new].into_iter();
+        let mut standings = [holds(2), holds(2)].into_iter();
+        let caught_up = Ground::read(|| views.next().cloned(), || standings.next().unwrap());
+        let unchanged = Ground::read(|| Some(Arc::clone(&old)), || fenced);
+        let nothing = Ground::read(|| None, || fenced);
+        let restless = Ground::read(|| Some(view(3)), || holds(9));
+
+        assert_eq!((caught_up.view.unwrap().config, caught_up.standing), (2, holds(2)));
+        assert_eq!((unchanged.view.unwrap().config, unchanged.standing), (1, fenced));
+        assert!(nothing.view.is_none());
+        assert_eq!(restless.standing, Standing { applied: 9, fenced_for: Some(Duration::MAX) });
+    }
 }

@@ -126,7 +126,7 @@ fn by_route(edge: &Edge, url: &UrlScope, view: &crate::applied::View, route: &co
     let plain = Client { scheme: Scheme::Http, addresses: vec![] };
     let headers =
         view.network.upstreams.get(&route.upstream).map(|upstream| upstream_headers(&ask, &plain, route, upstream)).unwrap_or_default();
-    let found = find(stored.as_deref(), route, &view.purges, key.place(), &headers, &Wishes::default(), &moment);
+    let found = find(stored.as_deref(), route, view.in_force(), key.place(), &headers, &Wishes::default(), &moment);
     let next_request = match &found {
         Found::Fresh(_) => "hit".to_owned(),
         Found::Stale(_) => "stale".to_owned(),

@@ -31,7 +31,7 @@ pub use start::{Edge, Running};
 pub mod cores {
     pub use crate::gateway::{Begun, FillTable, Part, Tombstones};
     pub use crate::validity::{
-        Arrival, Buried, InForce, Place, Provenance, Said, Shared, Validity, may_join, may_rely, may_renew, may_share, may_store, may_take,
-        of_shared, renewed_at,
+        Arrival, Buried, InForce, Place, Proof, Provenance, Said, Shared, Validity, may_join, may_rely, may_renew, may_share, may_store,
+        may_take, of_shared, renewed_at,
     };
 }

@@ -1,7 +1,7 @@
 //! The memory tier (L1): assets and responses in one cache with one bound. moka gives the room and
 //! decides who stays; whether an entry may be used is decided from what it stores, never by moka.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -46,27 +46,33 @@ const OVERHEAD: usize = 512;
 
 /// The cache in this process' memory.
 #[derive(Debug)]
-pub(crate) struct Memory(Cache<HeldKey, Held>);
+pub(crate) struct Memory {
+    cache: Cache<HeldKey, Held>,
+    /// A change reads what is held and puts something made of it in its place: nothing is cleared in between, else what
+    /// was dropped would come back. Changes share it; who only looks something up does not take it.
+    clearing: RwLock<()>,
+}
 
 impl Memory {
     /// Returns an empty cache that may take `most` bytes.
     pub(crate) fn new(most: u64) -> Self {
         // moka counts weights in u32, so they are KiB.
         let cache = Cache::builder().max_capacity(most >> 10).weigher(weight).build();
-        Self(cache)
+        Self { cache, clearing: RwLock::default() }
     }
 
     pub(crate) fn get(&self, key: &HeldKey) -> Option<Held> {
-        self.0.get(key)
+        self.cache.get(key)
     }
 
     pub(crate) fn insert(&self, key: HeldKey, held: Held) {
-        self.0.insert(key, held);
+        self.cache.insert(key, held);
     }
 
     /// Replaces what is held under `key` by what `change` makes of it, one change at a time.
     pub(crate) fn change(&self, key: HeldKey, change: impl FnOnce(Option<Held>) -> Option<Held>) {
-        self.0.entry(key).and_compute_with(|entry| match change(entry.map(moka::Entry::into_value)) {
+        let _under_way = self.clearing.read().unwrap_or_else(PoisonError::into_inner);
+        self.cache.entry(key).and_compute_with(|entry| match change(entry.map(moka::Entry::into_value)) {
             Some(held) => moka::ops::compute::Op::Put(held),
             None => moka::ops::compute::Op::Remove,
         });
@@ -75,22 +81,23 @@ impl Memory {
     /// Goes over the responses, without a lock and without making any of them look used. What is stored while it does
     /// may be missed.
     pub(crate) fn responses(&self) -> impl Iterator<Item = (Arc<HeldKey>, Arc<Stored>)> {
-        self.0.iter().filter_map(|(key, held)| if let Held::Responses(stored) = held { Some((key, stored)) } else { None })
+        self.cache.iter().filter_map(|(key, held)| if let Held::Responses(stored) = held { Some((key, stored)) } else { None })
     }
 
-    /// Drops everything.
+    /// Drops everything, what changes that are under way make of it included.
     pub(crate) fn clear(&self) {
-        self.0.invalidate_all();
+        let _alone = self.clearing.write().unwrap_or_else(PoisonError::into_inner);
+        self.cache.invalidate_all();
     }
 
     /// Does what moka puts off: eviction is lazy. Called on a timer.
     pub(crate) fn tidy(&self) {
-        self.0.run_pending_tasks();
+        self.cache.run_pending_tasks();
     }
 
     /// Returns the bytes held, about, and the number of entries.
     pub(crate) fn size(&self) -> (u64, u64) {
-        (self.0.weighted_size() << 10, self.0.entry_count())
+        (self.cache.weighted_size() << 10, self.cache.entry_count())
     }
 }
 
@@ -105,4 +112,46 @@ fn weight(key: &HeldKey, held: &Held) -> u32 {
         Held::Responses(stored) => stored.weight(),
     };
     u32::try_from((name + bytes + OVERHEAD) >> 10).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::Scheme;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn a_change_under_way_does_not_bring_back_what_is_cleared() {
+        let key = HeldKey::Response(CacheKey { scheme: Scheme::Http, host: "h".parse().unwrap(), target: "/".parse().unwrap() });
+        let memory = Arc::new(Memory::new(1 << 20));
+        memory.insert(key.clone(), Held::NoVariant);
+        let (has_read, reads) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel();
+        let changing = thread::spawn({
+            let (memory, key) = (Arc::clone(&memory), key.clone());
+            move || {
+                memory.change(key, |held| {
+                    has_read.send(()).unwrap();
+                    may_go_on.recv().unwrap();
+                    held
+                });
+            }
+        });
+        reads.recv().unwrap();
+
+        let clearing = thread::spawn({
+            let memory = Arc::clone(&memory);
+            move || memory.clear()
+        });
+        thread::sleep(Duration::from_millis(50));
+        assert!(!clearing.is_finished(), "it waits for the change");
+        assert!(memory.get(&key).is_some(), "who looks something up waits for nobody");
+        go_on.send(()).unwrap();
+        changing.join().unwrap();
+        clearing.join().unwrap();
+
+        assert!(memory.get(&key).is_none());
+    }
 }

@@ -50,8 +50,15 @@ pub(crate) struct Metrics {
     pub(crate) collapsed: Counter,
     pub(crate) unstorable_tags: Counter,
     pub(crate) fenced_responses: Counter,
+    /// From a purge's append to its being in force here, by the wall clocks of both machines.
+    pub(crate) purge_seconds: Histogram,
+    /// Entries stored that some purge which names them could not take: none, as long as nothing is wrong here.
+    pub(crate) unpurgeable_entries: Gauge<u64, AtomicU64>,
     gauges: BTreeMap<&'static str, Gauge<u64, AtomicU64>>,
 }
+
+/// What a purge's way takes: from a neighbour to the other side of the world, and where something is slow.
+const PURGE_BUCKETS: [f64; 16] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.075, 0.09, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 10.0];
 
 fn duration_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.000_05, 4.0, 10))
@@ -69,11 +76,18 @@ const GAUGES: [(&str, &str); 7] = [
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let mut registry = Registry::with_prefix("atoll_edge");
+        let mut all = Registry::default();
+        // Not one of an edge alone: whatever stores may be asked for it.
+        let unpurgeable_entries = Gauge::default();
+        let help = "Entries stored that a purge of one of their tags, their URL, host or owner could not take: 0, or a bug";
+        all.register("atoll_unpurgeable_entries", help, unpurgeable_entries.clone());
+        let registry = all.sub_registry_with_prefix("atoll_edge");
         let requests = Family::default();
         let seconds = Family::new_with_constructor(duration_buckets as fn() -> Histogram);
         registry.register("requests", "Requests by how they were answered", requests.clone());
         registry.register("request_seconds", "From a request's head to its answer's head", seconds.clone());
+        let purge_seconds = Histogram::new(PURGE_BUCKETS);
+        registry.register("purge_seconds", "From a purge's append to its being in force here, by both wall clocks", purge_seconds.clone());
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -90,7 +104,7 @@ impl Metrics {
             gauges.insert(name, gauge);
         }
         Self {
-            registry: Mutex::new(registry),
+            registry: Mutex::new(all),
             requests,
             seconds,
             hits: Counter::default(),
@@ -99,6 +113,8 @@ impl Metrics {
             collapsed,
             unstorable_tags,
             fenced_responses,
+            purge_seconds,
+            unpurgeable_entries,
             gauges,
         }
     }
@@ -132,5 +148,24 @@ impl Metrics {
         // Writing to a String does not fail.
         let _ = encode(&mut text, &registry);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_the_prefix_but_the_one_that_whatever_stores_has() {
+        let metrics = Metrics::new();
+        metrics.collapsed.inc();
+        let text = metrics.render(&Gauges::default());
+        assert!(text.contains("\natoll_edge_collapsed_total 1\n"), "{text}");
+        assert!(text.contains("\natoll_unpurgeable_entries 0\n"), "{text}");
+        metrics.unpurgeable_entries.inc();
+        assert!(metrics.render(&Gauges::default()).contains("\natoll_unpurgeable_entries 1\n"));
+        let names = text.lines().filter(|line| !line.starts_with('#'));
+        let others = names.filter(|line| !line.starts_with("atoll_edge_"));
+        assert_eq!(others.collect::<Vec<_>>(), ["atoll_unpurgeable_entries 0"]);
     }
 }

@@ -12,12 +12,12 @@ use follow::{Following, Lease, Origins};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wire::{NodeName, Question, Role, Secret};
+use wire::{NodeName, PurgeTable, Role, Secret};
 
 use crate::applied::Applied;
 use crate::assets::{Assets, Folder, Manifests};
 use crate::door::GRACE_S;
-use crate::gateway::{Purging, QUESTIONS, Responses, WaitingRoom, answer_questions};
+use crate::gateway::{Asked, Purging, QUESTIONS, Responses, TOMBSTONES_BYTES, WaitingRoom, answer_questions};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::{admin, door};
@@ -25,8 +25,12 @@ use crate::{admin, door};
 /// How often the memory tier is tidied.
 const TIDY: Duration = Duration::from_millis(500);
 
-/// Of the memory that an edge may take, what is left for tables and requests.
-const RESERVED: u64 = 4 << 20;
+/// Of the memory that an edge may take, what is left for requests.
+const REQUESTS: u64 = 4 << 20;
+
+/// Of the memory that an edge may take, what its cache does not get: it is for requests, for the tombstones and for two
+/// purge tables at their fullest, the one in force and the one in the follower's fold.
+const RESERVED: u64 = REQUESTS + TOMBSTONES_BYTES + 2 * PurgeTable::MOST_BYTES;
 
 /// Bytes of bodies that may be on their way at the least, whatever the memory.
 const FLOWING_LEAST: usize = 32 << 20;
@@ -121,10 +125,10 @@ fn bind(node: &EdgeNode) -> Result<Vec<TcpListener>> {
     node.listen.iter().map(bind).collect()
 }
 
-fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>, questions: mpsc::Sender<Question>) -> crate::edge::Edge {
+fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>, questions: mpsc::Sender<Asked>) -> crate::edge::Edge {
     // What flows is given a quarter, and no less than the largest objects need.
     let flowing = usize::try_from(node.memory.0 / 4).unwrap_or(usize::MAX).max(FLOWING_LEAST);
-    let memory = Arc::new(Memory::new(node.memory.0.saturating_sub(RESERVED)));
+    let memory = Arc::new(Memory::new(of_cache(node.memory.0)));
     let (folder, metrics) = (Arc::new(folder), Arc::new(Metrics::new()));
     let assets = Arc::new(Assets::new(Arc::clone(&memory), Arc::clone(&folder), Arc::clone(&origins)));
     let manifests = Arc::new(Manifests::new(Arc::clone(&assets)));
@@ -145,6 +149,11 @@ fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>, questions: mpsc:
         purging: Purging::default(),
         runtime: tokio::runtime::Handle::current(),
     }
+}
+
+/// Returns how much of an edge's memory its cache gets: all but what is reserved, and half of it at the least.
+fn of_cache(memory: u64) -> u64 {
+    memory.saturating_sub(RESERVED).max(memory / 2)
 }
 
 /// moka evicts when it is used; a cache that nobody uses is tidied all the same.
@@ -219,5 +228,17 @@ impl Running {
         for task in self.tasks {
             let _ = task.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_gets_what_tables_and_requests_leave_and_half_of_the_memory_at_the_least() {
+        assert_eq!(of_cache(256 << 20), (256 << 20) - RESERVED);
+        assert_eq!(of_cache(8 << 20), 4 << 20);
+        assert!((12 << 20..14 << 20).contains(&RESERVED), "docs/configuration.md says 13 MiB: {RESERVED}");
     }
 }

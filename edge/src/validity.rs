@@ -110,6 +110,27 @@ pub struct Arrival {
     pub generation: u64,
     /// Whether what it found before was not for it, so that it asks again.
     pub asks_again: bool,
+    /// Whether what is stored may have been purged without a word of it here, since the node was fenced, or since the
+    /// request names a position that was not in force: then no weak validator proves that it is right (P4).
+    pub must_be_strong: bool,
+}
+
+/// How a fetch came to know that the body that it brings is what the upstream has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It came from there, all of it or beside parts that a strong validator joins with it; or a strong validator was
+    /// found to be right, which is of these very bytes.
+    Strong,
+    /// A weak validator was found to be right, or a time: the bytes may be others by now, as they may be after a purge.
+    Weak,
+}
+
+impl Proof {
+    /// Returns what a 304 proves of an entry that was asked about.
+    #[must_use]
+    pub fn by_304(has_strong_etag: bool) -> Self {
+        if has_strong_etag { Self::Strong } else { Self::Weak }
+    }
 }
 
 /// Decides whether a request may rely on a fetch that started before it came (P4): a fenced node does not know what
@@ -120,12 +141,16 @@ pub fn may_join(arrival: &Arrival) -> bool {
 }
 
 /// Decides whether what a fetch brought is for a request that waited for it (P4). What was fetched after the request
-/// came is. Who came when the edge had moved past the fetch's start takes it only if no purge that matches came since
+/// came is, unless the request may rely on nothing that was stored and the fetch has only asked about that, with a weak
+/// validator. Who came when the edge had moved past the fetch's start takes it only if no purge that matches came since
 /// that start: comparing the table's highest seq with the position of the arrival looks right and is wrong.
 #[must_use]
-pub fn may_take(brought: &Provenance, place: Place<'_>, in_force: InForce<'_>, had_started: bool, arrival: &Arrival) -> bool {
+pub fn may_take(brought: &Provenance, proof: Proof, place: Place<'_>, in_force: InForce<'_>, had_started: bool, arrival: &Arrival) -> bool {
     if makes(Mistake::JoinAnyFill) {
         return true;
+    }
+    if arrival.must_be_strong && proof == Proof::Weak {
+        return false;
     }
     if makes(Mistake::CompareHighestSeq) {
         return in_force.purges.newest() <= arrival.standing.applied;
@@ -199,4 +224,76 @@ pub fn may_share(standing: &Standing, known: Option<&Shared>, new: &Shared) -> b
     let holds = standing.holds() || makes(Mistake::SharedTierWhileFenced);
     let is_newer = known.is_none_or(|known| known.epoch != new.epoch || known.filled_at <= new.filled_at);
     holds && (is_newer || makes(Mistake::SharedTierWrittenBack))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use wire::{Mode, Owner, Scope, Subject, Tag};
+
+    struct World {
+        purges: PurgeTable,
+        host: Host,
+        target: Target,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { purges: PurgeTable::new([7; 16]), host: "h".parse().unwrap(), target: "/a".parse().unwrap() }
+        }
+
+        /// What a fetch brought that started at `filled_at`.
+        fn brought(&self, filled_at: u64) -> Provenance {
+            let tags: [Tag; 1] = ["t".parse().unwrap()];
+            let subject = Subject { owner: &Owner::default(), host: &self.host, sent: &self.target, keyed: None, tags: &tags };
+            Provenance { filled_at, generation: 0, settings: 1, slots: self.purges.slots(&subject) }
+        }
+
+        fn purge(&self, seq: u64, tag: &str) {
+            self.purges.apply(seq, &Owner::default(), Mode::Hard, &[Scope::Tag(tag.parse().unwrap())]);
+        }
+
+        fn may_take(&self, filled_at: u64, proof: Proof, had_started: bool, arrival: &Arrival) -> bool {
+            let place = Place { host: &self.host, target: &self.target };
+            let in_force = InForce { purges: &self.purges, generation: 0 };
+            may_take(&self.brought(filled_at), proof, place, in_force, had_started, arrival)
+        }
+    }
+
+    fn came_at(applied: u64) -> Arrival {
+        Arrival { standing: Standing { applied, fenced_for: None }, generation: 0, asks_again: false, must_be_strong: false }
+    }
+
+    #[test]
+    fn p4_who_came_after_a_fetch_had_started_takes_it_unless_a_purge_that_matches_came_since() {
+        let world = World::new();
+        world.purge(6, "other");
+        assert!(world.may_take(5, Proof::Strong, true, &came_at(6)));
+        world.purge(7, "t");
+        assert!(!world.may_take(5, Proof::Strong, true, &came_at(7)));
+        assert!(world.may_take(5, Proof::Strong, true, &came_at(5)), "it came before the purge did");
+        assert!(world.may_take(5, Proof::Strong, false, &came_at(7)), "the fetch started after it came");
+    }
+
+    #[test]
+    fn p4_who_may_rely_on_nothing_stored_takes_the_next_fetch_only_with_a_strong_proof() {
+        let world = World::new();
+        let fenced_for = Some(Duration::from_secs(1));
+        let fenced = Arrival { standing: Standing { applied: 5, fenced_for }, must_be_strong: true, ..came_at(5) };
+        let behind = Arrival { asks_again: true, must_be_strong: true, ..came_at(5) };
+        for arrival in [fenced, behind] {
+            assert!(!may_join(&arrival));
+            assert!(world.may_take(5, Proof::Strong, false, &arrival));
+            assert!(!world.may_take(5, Proof::Weak, false, &arrival));
+        }
+        assert!(world.may_take(5, Proof::Weak, false, &came_at(5)), "who may rely on what is stored takes it");
+        assert_eq!((Proof::by_304(true), Proof::by_304(false)), (Proof::Strong, Proof::Weak));
+    }
+
+    #[test]
+    fn p4_only_a_304_raises_a_position() {
+        assert_eq!(renewed_at(Said::NotModified, 5, 9), 9);
+        assert_eq!(renewed_at(Said::Head, 5, 9), 5);
+    }
 }

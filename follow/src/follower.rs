@@ -120,6 +120,14 @@ pub fn may_load(here: &Position, snapshot: &State) -> Result<(), Refusal> {
     }
 }
 
+/// Tells whether nothing that was held at `here` may be used again once a snapshot is loaded. The epoch alone does not
+/// prove that it is of this history: a journal that was restored has another fork under the same epoch until an origin
+/// hears of it. Only the very same position proves it. Who held nothing has nothing to drop.
+#[must_use]
+pub fn drops_all(here: Option<&Position>, snapshot: &State) -> bool {
+    here.is_some_and(|here| *here != snapshot.position)
+}
+
 fn is_unknown_config(event: &Event) -> bool {
     matches!(&event.fact, Fact::Unknown { class: Class::Config, .. })
 }
@@ -199,5 +207,18 @@ mod tests {
         let mut other = state(1);
         other.position.epoch = Epoch::from_bytes([2; 8]);
         assert_eq!(may_load(&here, &other), Ok(()));
+    }
+
+    #[test]
+    fn what_is_held_outlives_a_snapshot_only_of_the_very_same_position() {
+        let here = state(9).position;
+        let fork = Position { chain: Chain::START.then(b"x"), ..here };
+        let mut other = state(9);
+        other.position.epoch = Epoch::from_bytes([2; 8]);
+        assert!(!drops_all(Some(&here), &state(9)));
+        assert!(drops_all(Some(&here), &state(10)), "it may be of another fork");
+        assert!(drops_all(Some(&fork), &state(9)));
+        assert!(drops_all(Some(&here), &other));
+        assert!(!drops_all(None, &other), "nothing was held");
     }
 }

@@ -10,6 +10,14 @@ use wire::{Epoch, Position, lease_margin};
 
 use crate::clock::{boottime, walltime};
 
+/// Two readings of one clock that are further apart than this say nothing about what was read between them: the thread
+/// did not run for a while.
+const CLOSE: Duration = Duration::from_millis(1);
+
+/// How often both clocks are read until the readings are close. On a machine that is busier still the last ones are
+/// taken: what they are apart counts as a jump of the wall clock later on, which ends the lease where it is too much.
+const READINGS: usize = 16;
+
 /// What a node may rely on. Shared by its hit path and its follower.
 #[derive(Debug, Default)]
 pub struct Lease {
@@ -25,6 +33,9 @@ pub struct Lease {
     /// What `applied` is the seq of, for readers who are told of it or wait for it.
     in_force: watch::Sender<Option<Position>>,
     told: Mutex<Option<Told>>,
+    /// The only history that leases are granted for, once another one was left. Held while one is granted or given up,
+    /// so that neither comes in the midst of the other; who asks how the node stands does not take it.
+    history: Mutex<Option<Epoch>>,
 }
 
 /// What an origin answered last: where its journal ended.
@@ -46,9 +57,23 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Reads both clocks.
+    /// Reads both clocks, as of one moment.
     pub(crate) fn now() -> Self {
-        Self { boot: boottime(), wall: walltime() }
+        Self::read(boottime, walltime)
+    }
+
+    /// The boot clock is read once more behind the wall clock: where this thread did not run in between, what both say
+    /// is of two moments, and they are read again. The earlier one of the boot clock counts (L1).
+    fn read(mut boot: impl FnMut() -> Duration, mut wall: impl FnMut() -> Duration) -> Self {
+        let mut sent = Self { boot: boot(), wall: wall() };
+        for _ in 0..READINGS {
+            let after = boot();
+            if after.saturating_sub(sent.boot) <= CLOSE {
+                break;
+            }
+            sent = Self { boot: after, wall: wall() };
+        }
+        sent
     }
 }
 
@@ -171,7 +196,14 @@ impl Lease {
     ///
     /// It may be shorter than the one before, or its answer late: then that one runs on, by the clocks that it was
     /// granted by. One from before a jump is over, however long it was.
-    pub fn grant(&self, sent: Sent, lease: Duration) {
+    ///
+    /// `epoch` is that of the position that was acknowledged: an answer that comes after its history was left grants
+    /// nothing.
+    pub fn grant(&self, epoch: Epoch, sent: Sent, lease: Duration) {
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if history.is_some_and(|history| history != epoch) {
+            return;
+        }
         let until = nanos(sent.boot + lease);
         let has_jumped = self.jump(sent.boot, sent.wall).is_some();
         if has_jumped {
@@ -185,9 +217,18 @@ impl Lease {
         self.until_ns.store(until, Ordering::Release);
     }
 
-    /// Gives the lease up: what is held here fits no history any more. For the next one the node never had a lease,
-    /// and the origin does not know that it may go on serving (P7).
+    /// Gives the lease up: this life of the node was replaced. For the next one it never had a lease, and the origin does
+    /// not know that it may go on serving (P7).
     pub fn drop_lease(&self) {
+        let _granting = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        self.until_ns.store(0, Ordering::Release);
+    }
+
+    /// Gives the lease up for good: what is held here is of a history that was left. From now on leases are granted for
+    /// positions of `epoch` alone, whatever answers are still on their way.
+    pub fn leave_history(&self, epoch: Epoch) {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        *history = Some(epoch);
         self.until_ns.store(0, Ordering::Release);
     }
 }
@@ -202,11 +243,15 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    fn epoch(of: u8) -> Epoch {
+        Epoch::from_bytes([of; 8])
+    }
+
     #[test]
     fn l1_a_lease_runs_from_when_its_ack_was_sent() {
         let lease = Lease::default();
         assert_eq!(lease.standing_at(at(1000), at(9000)).fenced_for, Some(Duration::MAX), "nobody granted one");
-        lease.grant(Sent { boot: at(1000), wall: at(9000) }, LEASE);
+        lease.grant(epoch(1), Sent { boot: at(1000), wall: at(9000) }, LEASE);
         assert!(lease.standing_at(at(5999), at(13_999)).holds());
         assert_eq!(lease.standing_at(at(6000), at(14_000)).fenced_for, Some(Duration::ZERO));
         assert_eq!(lease.standing_at(at(7000), at(15_000)).fenced_for, Some(Duration::from_secs(1)));
@@ -215,8 +260,8 @@ mod tests {
     #[test]
     fn a_lease_from_before_a_jump_is_over_however_long_it_was() {
         let lease = Lease::default();
-        lease.grant(Sent { boot: at(1000), wall: at(9000) }, LEASE * 3);
-        lease.grant(Sent { boot: at(2000), wall: at(12_000) }, LEASE);
+        lease.grant(epoch(1), Sent { boot: at(1000), wall: at(9000) }, LEASE * 3);
+        lease.grant(epoch(1), Sent { boot: at(2000), wall: at(12_000) }, LEASE);
         assert!(lease.standing_at(at(6999), at(16_999)).holds());
         assert!(!lease.standing_at(at(7000), at(17_000)).holds());
     }
@@ -224,7 +269,7 @@ mod tests {
     #[test]
     fn p7_the_time_that_a_machine_was_stopped_counts_as_fenced() {
         let lease = Lease::default();
-        lease.grant(Sent { boot: at(1000), wall: at(50_000) }, LEASE);
+        lease.grant(epoch(1), Sent { boot: at(1000), wall: at(50_000) }, LEASE);
         assert_eq!(lease.standing_at(at(2000), at(61_000)).fenced_for, Some(at(10_000)));
         assert_eq!(lease.standing_at(at(7000), at(66_000)).fenced_for, Some(at(11_000)));
     }
@@ -232,23 +277,57 @@ mod tests {
     #[test]
     fn in_another_history_a_node_never_had_a_lease() {
         let lease = Lease::default();
-        lease.grant(Sent { boot: at(1000), wall: at(9000) }, LEASE);
+        lease.grant(epoch(1), Sent { boot: at(1000), wall: at(9000) }, LEASE);
+        lease.leave_history(epoch(2));
+        assert_eq!(lease.standing_at(at(2000), at(10_000)).fenced_for, Some(Duration::MAX));
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_its_history_was_left_grants_nothing() {
+        let lease = Lease::default();
+        lease.leave_history(epoch(2));
+        lease.grant(epoch(1), Sent { boot: at(1000), wall: at(9000) }, LEASE);
+        assert!(!lease.standing_at(at(2000), at(10_000)).holds());
+        lease.grant(epoch(2), Sent { boot: at(1500), wall: at(9500) }, LEASE);
+        assert!(lease.standing_at(at(2000), at(10_000)).holds());
         lease.drop_lease();
         assert_eq!(lease.standing_at(at(2000), at(10_000)).fenced_for, Some(Duration::MAX));
+        lease.grant(epoch(2), Sent { boot: at(1600), wall: at(9600) }, LEASE);
+        assert!(lease.standing_at(at(2000), at(10_000)).holds(), "another life of the same history");
+    }
+
+    #[test]
+    fn both_clocks_are_read_as_of_one_moment() {
+        // The thread does not run for a second behind its first reading, and never again for long.
+        let readings = [at(1000), at(2000), at(2000) + CLOSE, at(9000)];
+        let mut boot = readings.into_iter();
+        let mut wall = [at(50_000), at(50_000)].into_iter();
+        let sent = Sent::read(|| boot.next().unwrap(), || wall.next().unwrap());
+        assert_eq!((sent.boot, sent.wall), (at(2000), at(50_000)));
+        // A machine on which it never runs for long enough is not waited for.
+        let mut now = Duration::ZERO;
+        let mut read = 0;
+        let tick = || {
+            (now, read) = (now + at(2), read + 1);
+            now
+        };
+        let sent = Sent::read(tick, || at(50_000));
+        assert_eq!((sent.wall, read), (at(50_000), READINGS + 1));
+        assert_eq!(sent.boot, at(2) * 17);
     }
 
     #[test]
     fn a_late_answer_never_shortens_a_lease() {
         let lease = Lease::default();
-        lease.grant(Sent { boot: at(3000), wall: at(3000) }, LEASE);
-        lease.grant(Sent { boot: at(1000), wall: at(1000) }, LEASE);
+        lease.grant(epoch(1), Sent { boot: at(3000), wall: at(3000) }, LEASE);
+        lease.grant(epoch(1), Sent { boot: at(1000), wall: at(1000) }, LEASE);
         assert!(lease.standing_at(at(7999), at(7999)).holds());
     }
 
     #[test]
     fn a_jump_of_the_wall_clock_either_way_ends_the_lease() {
         let lease = Lease::default();
-        lease.grant(Sent { boot: at(1000), wall: at(50_000) }, LEASE);
+        lease.grant(epoch(1), Sent { boot: at(1000), wall: at(50_000) }, LEASE);
         assert!(lease.standing_at(at(2000), at(51_049)).holds());
         assert!(!lease.standing_at(at(2000), at(51_051)).holds());
         assert!(!lease.standing_at(at(2000), at(50_949)).holds());

@@ -19,7 +19,7 @@ pub mod fuzzing;
 
 pub use causes::causes;
 pub use clock::boottime;
-pub use follower::{Follower, Refusal, may_load};
+pub use follower::{Follower, Refusal, drops_all, may_load};
 pub use kept::{Kept, KeptError};
 pub use lease::{Lease, Sent, Standing};
 pub use origin::{Origins, OriginsError};

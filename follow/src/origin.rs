@@ -87,6 +87,13 @@ impl Origins {
         self.urls.get(at).map_or("", String::as_str)
     }
 
+    /// Returns each URL once, the one that is asked first before the others.
+    fn in_turn(&self) -> impl Iterator<Item = &str> {
+        let count = self.urls.len();
+        let first = self.current.load(Ordering::Relaxed) % count.max(1);
+        self.urls.iter().cycle().skip(first).take(count).map(String::as_str)
+    }
+
     /// Asks the next origin first from now on.
     pub(crate) fn move_on(&self) {
         self.current.fetch_add(1, Ordering::Relaxed);
@@ -112,15 +119,25 @@ impl Origins {
         Err(OriginsError::Refused { url: url.to_owned(), status: status.as_u16(), detail, is_lost })
     }
 
-    /// Sends a request to the current origin in the name of somebody who has a token of their own, and returns whatever it
-    /// answers: what they may do is the origin's to decide.
+    /// Sends a request in the name of somebody who has a token of their own, and returns whatever the origin answers:
+    /// what they may do is the origin's to decide. Where no connection to one can be had the next one is asked, each
+    /// once; what was sent to one is not sent to another, since nobody knows what became of it.
     ///
     /// # Errors
-    /// Where it can't be reached.
-    pub async fn send_for(&self, token: &Secret, build: impl FnOnce(&Client, &str) -> RequestBuilder) -> Result<Response, OriginsError> {
-        let url = self.current();
-        let sent = build(&self.client, url).bearer_auth(token.reveal()).send().await;
-        sent.map_err(|error| OriginsError::Unreachable { url: url.to_owned(), error: error.without_url() })
+    /// Where none can be reached.
+    pub async fn send_for(&self, token: &Secret, build: impl Fn(&Client, &str) -> RequestBuilder) -> Result<Response, OriginsError> {
+        let mut urls = self.in_turn();
+        let mut url = urls.next().unwrap_or_default();
+        loop {
+            let error = match build(&self.client, url).bearer_auth(token.reveal()).send().await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            match urls.next() {
+                Some(next) if error.is_connect() => url = next,
+                _ => return Err(OriginsError::Unreachable { url: url.to_owned(), error: error.without_url() }),
+            }
+        }
     }
 
     /// Opens the feed behind `after`.
@@ -151,5 +168,46 @@ impl Origins {
             body.extend_from_slice(&chunk);
         }
         serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    #[tokio::test]
+    async fn where_one_origin_cannot_be_reached_the_next_one_is_asked_once() {
+        // Nobody listens there any more.
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = listener.local_addr().unwrap();
+        let serving = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let read = socket.read(&mut [0; 4096]).unwrap();
+            socket.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+            read
+        });
+        let (closed, open) = (format!("http://{closed}"), format!("http://{open}"));
+        let token = Secret::from_text("t");
+
+        let both = Origins::new(vec![closed.clone(), open], Secret::from_text("own"), None).unwrap();
+        let answer = both.send_for(&token, |client, url| client.get(url)).await.unwrap();
+        let one = Origins::new(vec![closed.clone()], Secret::from_text("own"), None).unwrap();
+        let none = one.send_for(&token, |client, url| client.get(url)).await;
+
+        assert_eq!(answer.status(), 403, "what it answers is not judged");
+        assert!(serving.join().unwrap() > 0);
+        assert!(matches!(none, Err(OriginsError::Unreachable { url, .. }) if url == closed));
+    }
+
+    #[test]
+    fn the_origin_that_answered_last_is_the_first_in_turn() {
+        let urls = ["a", "b", "c"].map(|host| format!("http://{host}")).to_vec();
+        let origins = Origins::new(urls, Secret::from_text("own"), None).unwrap();
+        origins.move_on();
+        assert_eq!(origins.in_turn().collect::<Vec<_>>(), ["http://b", "http://c", "http://a"]);
+        assert_eq!(origins.in_turn().next(), Some(origins.current()));
     }
 }

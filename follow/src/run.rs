@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wire::{Ack, Event, FeedLine, LiveEdge, NodeName, PROTOCOL, Position, Question, Refused, RegionName, Role, State};
 
-use crate::follower::{live_of, may_load};
+use crate::follower::{drops_all, live_of, may_load};
 use crate::lease::Sent;
 use crate::origin::LINE_MOST;
 use crate::{Follower, Kept, KeptError, Lease, Origins, OriginsError, Refusal, Trouble, boottime};
@@ -305,15 +305,20 @@ impl<A: Apply> Reader<A> {
         if let Some(last) = &self.last {
             may_load(last, &state)?;
         }
-        let other_history = self.last.is_some_and(|last| last.epoch != state.position.epoch);
-        if other_history {
+        let drop_all = drops_all(self.last.as_ref(), &state);
+        let is_other = self.last.is_some_and(|last| last.epoch != state.position.epoch);
+        // The history before was left for one that never came into force, and may be back.
+        let was_left = self.last.is_some() && self.lease.in_force().is_none();
+        if is_other || was_left {
             tracing::warn!(node = %self.settings.name, position = %state.position, "the journal is of another history: all that was held is dropped");
             // A fetch that begins before the new fold is in force counts as begun before everything.
-            self.lease.drop_lease();
+            self.lease.leave_history(state.position.epoch);
             self.lease.set_nothing_in_force();
+        } else if drop_all {
+            tracing::info!(node = %self.settings.name, position = %state.position, "a snapshot is loaded: all that was held is dropped");
         }
         self.keep(|kept| kept.replace(&state));
-        Ok(self.begin_with(Follower::new(state), other_history).await?)
+        Ok(self.begin_with(Follower::new(state), drop_all).await?)
     }
 
     async fn begin_with(&mut self, mut follower: Follower, drop_all: bool) -> Result<(), NotUnderstood> {
@@ -337,6 +342,7 @@ impl<A: Apply> Reader<A> {
             if let Err(error) = kept {
                 self.keep(|_| Err(error));
             }
+            self.tell_in_force();
             let Some(follower) = &mut self.follower else { return Err(Left::Ended) };
             if let Err(error) = self.node.apply(follower.state(), &line.events).await {
                 // What is folded but not in force is never acknowledged: begin again from a snapshot.
@@ -369,8 +375,12 @@ impl<A: Apply> Reader<A> {
         }
     }
 
+    /// Tells readers and the acker up to where all is in force, as the follower has it, where that has moved.
     fn tell_in_force(&mut self) {
         let Some(position) = self.follower.as_ref().and_then(Follower::in_force) else { return };
+        if self.lease.in_force() == Some(position) {
+            return;
+        }
         self.last = Some(position);
         self.lease.set_in_force(position);
         self.position.send_replace(Some(position));
@@ -427,12 +437,15 @@ struct Reborn {
 }
 
 impl Reborn {
-    fn begin_if_due(&mut self, life: &mut String, now: Duration) {
-        if now >= self.not_before {
-            *life = new_life();
-            self.wait = (self.wait * 2).clamp(REBORN.0, REBORN.1);
-            self.not_before = now + self.wait;
+    /// Tells whether another one begins.
+    fn begin_if_due(&mut self, life: &mut String, now: Duration) -> bool {
+        if now < self.not_before {
+            return false;
         }
+        *life = new_life();
+        self.wait = (self.wait * 2).clamp(REBORN.0, REBORN.1);
+        self.not_before = now + self.wait;
+        true
     }
 }
 
@@ -475,7 +488,7 @@ impl<A: Apply> Acker<A> {
         match self.origins.ack(&ack, ACK_TIMEOUT).await {
             Ok(answer) if answer.lease_ms > 0 => {
                 self.lease.set_told(position.epoch, answer.head, sent);
-                self.lease.grant(sent, Duration::from_millis(answer.lease_ms));
+                self.lease.grant(position.epoch, sent, Duration::from_millis(answer.lease_ms));
             }
             Ok(answer) => self.refused(answer.reason, answer.anew),
             // The reader meets the same failure and tells it.
@@ -491,7 +504,11 @@ impl<A: Apply> Acker<A> {
                 if self.retired.failed(boottime()) {
                     tracing::error!(%node, "another process follows as `{node}`, or an ack of one came late; following as a new one");
                 }
-                self.reborn.begin_if_due(&mut self.life, boottime());
+                // This life was replaced: it must not go on by what a route allows who was fenced.
+                self.lease.drop_lease();
+                if self.reborn.begin_if_due(&mut self.life, boottime()) {
+                    self.ack_now.notify_one();
+                }
             }
             // It lasts until the process is started anew.
             Some(Refused::Retired) => {
@@ -503,7 +520,7 @@ impl<A: Apply> Acker<A> {
                 }
             }
             // Catching up ends both.
-            Some(Refused::BelowComplete | Refused::Laggard) | None => {}
+            Some(Refused::BelowComplete | Refused::Laggard | Refused::Other) | None => {}
         }
     }
 }

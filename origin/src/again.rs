@@ -1,13 +1,15 @@
 //! Repeats purges that asked for it when they are due; those that became due while no origin ran at once.
 //!
 //! What is to be repeated stands in the journal's fold. Each repeat is appended on the condition that none was, so that
-//! there is one, however many origins there are and whenever they were stopped.
+//! there is one, however many origins there are and whenever they were stopped. [`Reserved`] keeps room for those whose
+//! purges are being appended.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use wire::{LONGEST_AGAIN, PendingRepeat, PendingRepeats, Timestamp};
+use wire::{LONGEST_AGAIN, Owner, PendingRepeat, PendingRepeats, Room, Timestamp};
 
 use crate::core::Core;
 use crate::fault::Fault;
@@ -69,25 +71,57 @@ async fn repeat_due(core: &Core) -> Result<Option<Duration>, Fault> {
 }
 
 /// Returns what is due, and how long to sleep after it was done: what was appended wakes.
+///
+/// What a clock that was set back left too far ahead is due too, and stands behind all that is not.
 fn look(repeats: &PendingRepeats, now: Timestamp) -> (Vec<PendingRepeat>, Option<Duration>) {
-    let due: Vec<_> = repeats.in_order().take_while(|repeat| until(repeat.due, now).is_zero()).take(AT_ONCE).cloned().collect();
+    let past = repeats.in_order().take_while(|repeat| repeat.due <= now);
+    let too_far = repeats.in_order().rev().take_while(|repeat| repeat.due.since(now) > LONGEST_AGAIN);
+    let due: Vec<_> = past.chain(too_far).take(AT_ONCE).cloned().collect();
     let sleep = match repeats.in_order().next() {
         None => None,
         Some(_) if !due.is_empty() => Some(PAUSE),
-        Some(first) => Some(until(first.due, now).min(LONGEST_SLEEP)),
+        Some(first) => Some(first.due.since(now).min(LONGEST_SLEEP)),
     };
     (due, sleep)
 }
 
-/// Returns how long a repeat has. One that is further ahead than any may be put off is due: the wall clock was set back.
-fn until(due: Timestamp, now: Timestamp) -> Duration {
-    Some(due.since(now)).filter(|left| *left <= LONGEST_AGAIN).unwrap_or_default()
+/// The room that is kept for repeats of purges which are being appended: the fold does not know of them yet.
+#[derive(Debug, Default)]
+pub(crate) struct Reserved(BTreeMap<Owner, Room>);
+
+impl Reserved {
+    /// Keeps room for one more repeat, where there is some. What repeats of others leave is not all for one owner: it may
+    /// have half of it. A repeat that would be the only one always has room.
+    pub(crate) fn reserve(&mut self, repeats: &PendingRepeats, owner: &Owner, wanted: Room) -> bool {
+        let has_room = self.has_room(repeats, owner, wanted);
+        if has_room {
+            let kept = self.0.entry(owner.clone()).or_default();
+            *kept = kept.and(wanted);
+        }
+        has_room
+    }
+
+    /// Tells whether there is room for one more repeat.
+    pub(crate) fn has_room(&self, repeats: &PendingRepeats, owner: &Owner, wanted: Room) -> bool {
+        let all = self.0.values().fold(repeats.taken(), |sum, kept| sum.and(*kept));
+        let own = repeats.taken_by(owner).and(self.0.get(owner).copied().unwrap_or_default());
+        let left_by_others = Room::ALL.without(all.without(own));
+        all.is_none() || own.and(wanted).is_within(left_by_others.half())
+    }
+
+    /// Gives room back: the purge is in the fold, or it failed.
+    pub(crate) fn release(&mut self, owner: &Owner, room: Room) {
+        let left = self.0.remove(owner).unwrap_or_default().without(room);
+        if !left.is_none() {
+            self.0.insert(owner.clone(), left);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::{Mode, Owner, Scope};
+    use wire::{Mode, Scope};
 
     fn repeats(due_ms: &[(u64, u64)]) -> PendingRepeats {
         let scopes: Arc<[Scope]> = vec![Scope::All].into();
@@ -118,11 +152,59 @@ mod tests {
         let hour_ms = 3_600_000;
         assert_eq!(looked(&[(1, 10 * hour_ms)], 9 * hour_ms), (vec![], Some(LONGEST_SLEEP)));
         assert_eq!(looked(&[(1, 10 * hour_ms)], 9 * hour_ms - 1), (vec![1], Some(PAUSE)));
+        let behind_one_that_is_not_due = [(1, 10 * hour_ms), (2, hour_ms / 2), (3, 11 * hour_ms)];
+        assert_eq!(looked(&behind_one_that_is_not_due, 0), (vec![3, 1], Some(PAUSE)));
+        assert_eq!(looked(&behind_one_that_is_not_due, hour_ms / 2), (vec![2, 3, 1], Some(PAUSE)));
     }
 
     #[test]
     fn of_very_many_some_are_repeated_at_a_time() {
         let many: Vec<_> = (1..=1000).map(|seq| (seq, seq)).collect();
         assert_eq!(looked(&many, 5000).0.len(), AT_ONCE);
+    }
+
+    fn owner(name: &str) -> Owner {
+        name.parse().unwrap()
+    }
+
+    fn room(repeats: usize) -> Room {
+        Room { repeats, bytes: 64 * repeats }
+    }
+
+    #[test]
+    fn room_is_kept_until_it_is_given_back_and_nobody_takes_what_is_kept() {
+        let (mut reserved, none) = (Reserved::default(), PendingRepeats::default());
+        let (own, most) = (owner("own"), Room::ALL.half());
+        assert!(reserved.reserve(&none, &own, room(1)));
+        assert!(reserved.reserve(&none, &own, Room { bytes: 0, repeats: most.repeats - 1 }));
+        assert!(!reserved.reserve(&none, &own, room(1)), "an owner that is alone has half");
+        reserved.release(&own, room(1));
+        assert!(reserved.reserve(&none, &own, room(1)));
+        reserved.release(&own, Room { repeats: most.repeats, bytes: 64 });
+        assert!(reserved.0.is_empty());
+    }
+
+    #[test]
+    fn an_owner_may_have_half_of_what_the_others_leave_and_so_another_always_finds_some() {
+        let (mut reserved, none) = (Reserved::default(), PendingRepeats::default());
+        let bytes = |bytes: usize| Room { repeats: 1, bytes };
+        assert!(reserved.reserve(&none, &owner("a"), bytes(16 << 20)));
+        assert!(!reserved.reserve(&none, &owner("b"), bytes((8 << 20) + 1)));
+        assert!(reserved.reserve(&none, &owner("b"), bytes(8 << 20)));
+        assert!(!reserved.reserve(&none, &owner("a"), bytes(1)));
+        assert!(reserved.reserve(&none, &owner("c"), bytes(4 << 20)));
+    }
+
+    #[test]
+    fn a_repeat_that_would_be_the_only_one_has_room_and_what_waits_in_the_fold_counts() {
+        let (mut reserved, none) = (Reserved::default(), PendingRepeats::default());
+        assert!(reserved.reserve(&none, &owner("a"), Room { repeats: 1, bytes: Room::ALL.bytes * 2 }));
+        assert!(!reserved.has_room(&none, &owner("b"), room(1)));
+
+        let many: Vec<_> = (1..=5000).map(|seq| (seq, seq)).collect();
+        let waiting = repeats(&many);
+        assert!(!Reserved::default().has_room(&waiting, &Owner::default(), room(1)));
+        assert!(Reserved::default().has_room(&waiting, &owner("other"), room(2500)));
+        assert!(!Reserved::default().has_room(&waiting, &owner("other"), room(2501)));
     }
 }

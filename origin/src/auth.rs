@@ -1,14 +1,15 @@
 //! Who calls, and what that bearer may do. Tokens are random, so their SHA-256 is all that is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use actix_web::HttpRequest;
 use actix_web::http::header::HeaderMap;
 use subtle::ConstantTimeEq as _;
-use wire::{Digest, Fact, Grant, Secret, StoredToken};
+use wire::{Control, Digest, Fact, Grant, Secret, StoredToken};
 
 use crate::core::Core;
 use crate::fault::Fault;
@@ -78,16 +79,38 @@ fn alone_in(headers: &HeaderMap, field: &str) -> Option<Secret> {
     headers.get(field)?.to_str().ok().filter(|token| !token.trim().is_empty()).map(Secret::from_text)
 }
 
+/// The ids of the tokens in force by their hashes, as of the last change of the tokens.
+///
+/// Looking a hash up takes a time that depends on its bytes. That tells nothing of use: who sends a guess does not choose
+/// its SHA-256, and what could be learnt of the hashes that are kept leads to no secret of 256 random bits.
+#[derive(Debug, Default)]
+pub(crate) struct TokensByHash {
+    /// With the last seq of the tokens' stream.
+    ids: Mutex<Option<(u64, HashMap<Digest, String>)>>,
+}
+
+impl TokensByHash {
+    /// Returns the id of the token with this hash, and the token.
+    fn find<'a>(&self, control: &'a Control, hash: &Digest) -> Option<(&'a String, &'a StoredToken)> {
+        let seq = control.head_of("tokens");
+        let mut cached = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.as_ref().is_none_or(|(of, _)| *of != seq) {
+            *cached = Some((seq, control.tokens.iter().map(|(id, token)| (token.hash, id.clone())).collect()));
+        }
+        let (_, ids) = cached.as_ref()?;
+        control.tokens.get_key_value(ids.get(hash)?)
+    }
+}
+
 fn known(core: &Core, token: Option<Secret>) -> Result<Caller, Fault> {
     let hash = token.ok_or(Fault::Unauthorised)?.hash();
-    let same = |known: &Digest| bool::from(known.as_bytes().ct_eq(hash.as_bytes()));
-    let state = core.journal.state();
-    let tokens = state.control.iter().flat_map(|control| &control.tokens);
-    // All are compared, so that the time tells nothing about which one fits.
-    let found = tokens.fold(None, |found, (id, token)| if same(&token.hash) { Some((id, token)) } else { found });
-    if let Some((id, token)) = found {
-        return Ok(Caller { id: Some(id.clone()), name: token.name.clone(), can: token.can.clone() });
+    {
+        let state = core.journal.state();
+        if let Some((id, token)) = state.control.as_ref().and_then(|control| core.tokens.find(control, &hash)) {
+            return Ok(Caller { id: Some(id.clone()), name: token.name.clone(), can: token.can.clone() });
+        }
     }
+    let same = |known: &Digest| bool::from(known.as_bytes().ct_eq(hash.as_bytes()));
     if core.follow_token.as_ref().is_some_and(same) {
         return Ok(Caller { id: None, name: "follow".to_owned(), can: vec![Grant::Follow(None, None)] });
     }
@@ -227,6 +250,26 @@ mod tests {
             assert_eq!(bearer(&headers).as_ref().map(Secret::reveal), as_bearer, "{headers:?}");
             assert_eq!(alone_in(&headers, "fastly-key").as_ref().map(Secret::reveal), in_field, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_token_is_found_by_its_hash_until_it_is_revoked() {
+        let (tokens, mut control) = (TokensByHash::default(), Control::default());
+        let found = |control: &Control, hash: &[u8]| tokens.find(control, &Digest::of(hash)).map(|(id, _)| id.clone());
+        let issue = |control: &mut Control, id: &str, seq| {
+            let (name, can, issued_at) = (String::new(), vec![Grant::Read], Timestamp::from_millis(0));
+            let token = StoredToken { name, hash: Digest::of(id.as_bytes()), can, issued_at, purge_rate: None };
+            control.tokens.insert(id.to_owned(), token);
+            control.streams.insert("tokens".to_owned(), seq);
+        };
+        assert_eq!(found(&control, b"a"), None);
+        issue(&mut control, "a", 1);
+        assert_eq!((found(&control, b"a"), found(&control, b"b")), (Some("a".to_owned()), None));
+        issue(&mut control, "b", 2);
+        assert_eq!((found(&control, b"a"), found(&control, b"b")), (Some("a".to_owned()), Some("b".to_owned())));
+        control.tokens.remove("a");
+        control.streams.insert("tokens".to_owned(), 3);
+        assert_eq!((found(&control, b"a"), found(&control, b"b")), (None, Some("b".to_owned())));
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = core.stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
+        if let Err(fault) = core.tidy().await {
+            tracing::warn!(%fault, "failed to store who follows; trying again later");
+        }
         if let Err(fault) = collect(&core, Timestamp::now()).await {
             tracing::warn!(%fault, "failed to collect unused blobs; trying again later");
         }

@@ -6,14 +6,17 @@ use std::time::Duration;
 use config::{Network, Route, Rule, WhenFenced};
 use wire::mistake::{Mistake, makes};
 use wire::{
-    Alias, AliasMove, Class, Digest, Fact, FilePath, Grant, Host, HostPattern, LONGEST_AGAIN, Manifest, NodeName, Owner, PrefixScope,
-    PurgeRequest, Scope, SiteName, SiteState, State, StoredToken, Tag, UrlScope, lease_margin,
+    Alias, AliasMove, Class, Digest, Fact, FilePath, Grant, Host, HostPattern, LONGEST_AGAIN, MAX_SCOPES, Manifest, NodeName, Owner,
+    PrefixScope, PurgeRequest, Room, Scope, SiteName, SiteState, State, StoredToken, Tag, UrlScope, lease_margin,
 };
 
 use crate::fault::Fault;
 
-/// Scopes in one purge.
-const MAX_SCOPES: usize = 1000;
+/// Notes that a sender gets: each may be as long as a URL.
+const MAX_NOTES: usize = 20;
+
+/// Bytes that cost as much as one scope: what is purged goes to the disk and to every edge.
+const BYTES_OF_A_SCOPE: usize = 1024;
 
 /// A purge with its hosts and URLs resolved, and what its sender should know.
 #[derive(Debug)]
@@ -22,13 +25,50 @@ pub(crate) struct ResolvedPurge {
     pub(crate) notes: Vec<String>,
 }
 
-/// Returns how many scopes a request counts as.
+/// What a sender should know, as far as it will be read.
+#[derive(Debug, Default)]
+struct Notes {
+    said: Vec<String>,
+    more: usize,
+}
+
+impl Notes {
+    fn add(&mut self, note: impl FnOnce() -> String) {
+        if self.said.len() < MAX_NOTES {
+            self.said.push(note());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn finish(mut self) -> Vec<String> {
+        if self.more > 0 {
+            self.said.push(format!("... and {} more", self.more));
+        }
+        self.said
+    }
+}
+
+/// Returns what a request costs its token: as many scopes as it names, and one more for each KiB that they have together.
 pub(crate) fn cost(request: &PurgeRequest) -> u64 {
-    (count(request) + usize::from(request.all)) as u64
+    (count(request) + usize::from(request.all) + bytes(request) / BYTES_OF_A_SCOPE) as u64
+}
+
+/// Returns about how much room the repeat of a request takes, before it is resolved.
+pub(crate) fn room(request: &PurgeRequest) -> Room {
+    Room { repeats: 1, bytes: 64 * count(request) + bytes(request) }
+}
+
+fn lists(request: &PurgeRequest) -> [&[String]; 4] {
+    [&request.urls, &request.tags, &request.prefixes, &request.sites]
 }
 
 fn count(request: &PurgeRequest) -> usize {
-    request.urls.len() + request.tags.len() + request.prefixes.len() + request.sites.len()
+    lists(request).into_iter().map(<[String]>::len).sum()
+}
+
+fn bytes(request: &PurgeRequest) -> usize {
+    lists(request).into_iter().flatten().map(String::len).sum()
 }
 
 /// Resolves a purge request against the configuration.
@@ -41,7 +81,7 @@ pub(crate) fn purge(request: &PurgeRequest, network: &Network) -> Result<Resolve
         return Err(Fault::bad(format!("{count} scopes are more than the {MAX_SCOPES} that one purge may have; send several purges")));
     }
     check_again(request.again_after_ms)?;
-    let mut notes = Vec::new();
+    let mut notes = Notes::default();
     let mut scopes = Vec::with_capacity(count + 1);
     if request.all {
         scopes.push(Scope::All);
@@ -60,8 +100,9 @@ pub(crate) fn purge(request: &PurgeRequest, network: &Network) -> Result<Resolve
     }
     for prefix in &request.prefixes {
         let prefix: PrefixScope = prefix.parse().map_err(Fault::bad)?;
-        check_owner(network, &request.owner, &prefix.host, prefix.path.path(), &mut notes)?;
-        scopes.push(Scope::Prefix(prefix));
+        check_prefix(network, &request.owner, &prefix, &mut notes)?;
+        // Edges remember few prefixes, and all of a host takes no place among them.
+        scopes.push(if prefix.path.as_str() == "/" { Scope::Host(prefix.host) } else { Scope::Prefix(prefix) });
     }
     for site in &request.sites {
         scopes.extend(site_scopes(network, &request.owner, site)?);
@@ -69,7 +110,8 @@ pub(crate) fn purge(request: &PurgeRequest, network: &Network) -> Result<Resolve
     let mut seen = std::collections::HashSet::new();
     scopes.retain(|scope| seen.insert(scope.clone()));
     let (owner, mode, again_after_ms) = (request.owner.clone(), request.mode, request.again_after_ms);
-    Ok(ResolvedPurge { fact: Fact::Purged { owner, mode, scopes, once: None, again_after_ms, repeats: None }, notes })
+    let fact = Fact::Purged { owner, mode, scopes, once: None, again_after_ms, repeats: None };
+    Ok(ResolvedPurge { fact, notes: notes.finish() })
 }
 
 fn check_again(after_ms: Option<u64>) -> Result<(), Fault> {
@@ -82,14 +124,14 @@ fn check_again(after_ms: Option<u64>) -> Result<(), Fault> {
     }
 }
 
-fn check_owner(network: &Network, owner: &Owner, host: &Host, path: &str, notes: &mut Vec<String>) -> Result<(), Fault> {
+fn check_owner(network: &Network, owner: &Owner, host: &Host, path: &str, notes: &mut Notes) -> Result<(), Fault> {
     let found = match network.rule_for(host, path) {
         None => {
-            notes.push(format!("no site or route answers for {host}{path}: there is nothing to purge"));
+            notes.add(|| format!("no site or route answers for {host}{path}: there is nothing to purge"));
             return Ok(());
         }
         Some(Rule::Site(site)) => {
-            notes.push(format!("{host}{path} is an asset of site `{}`: it changes by publishing, there is nothing to purge", site.name));
+            notes.add(|| format!("{host}{path} is an asset of site `{}`: it changes by publishing, there is nothing to purge", site.name));
             &site.owner
         }
         Some(Rule::Route(route)) => &route.owner,
@@ -100,7 +142,49 @@ fn check_owner(network: &Network, owner: &Owner, host: &Host, path: &str, notes:
     Err(Fault::Forbidden(format!("{host}{path} belongs to owner `{found}`, not to `{owner}`")))
 }
 
-/// A site means all responses on its hosts; a pattern of hosts means all of its owner.
+/// A prefix takes whatever any route stored below it, so none of them may be another owner's. Whose site is there does not
+/// matter: purges take no assets.
+fn check_prefix(network: &Network, owner: &Owner, prefix: &PrefixScope, notes: &mut Notes) -> Result<(), Fault> {
+    let below = network.routes.values().filter(|route| answers_below(network, route, prefix));
+    let mut is_own = false;
+    for route in below {
+        if &route.owner != owner {
+            return Err(Fault::Forbidden(format!(
+                "{prefix} would take what route `{}` has, which belongs to owner `{}`, not to `{owner}`",
+                route.name, route.owner
+            )));
+        }
+        is_own = true;
+    }
+    if !is_own {
+        notes.add(|| format!("no route answers below {prefix}: there is nothing to purge"));
+    }
+    Ok(())
+}
+
+/// Tells whether a route answers any request that a prefix matches. Where several rules together leave it none of them, it is
+/// taken to answer all the same.
+fn answers_below(network: &Network, route: &Route, prefix: &PrefixScope) -> bool {
+    if !has_host(&route.hosts, &prefix.host) {
+        return false;
+    }
+    let (begin, stem) = (prefix.path.path(), route.path.strip_suffix('*'));
+    let answers = |path: &str| matches!(network.rule_for(&prefix.host, path), Some(Rule::Route(found)) if found.name == route.name);
+    match stem {
+        // With a query a prefix is of one path alone.
+        _ if prefix.path.query().is_some() => answers(begin),
+        None => route.path.starts_with(begin) && answers(&route.path),
+        Some(stem) if stem.starts_with(begin) => answers(&any_below(stem)),
+        Some(stem) => begin.starts_with(stem) && answers(&any_below(begin)),
+    }
+}
+
+/// Returns a path below this one that no rule is for in particular: a path in a rule has no NUL.
+fn any_below(path: &str) -> String {
+    format!("{path}\0")
+}
+
+/// A site means all responses on its hosts, whoever's routes they came from; a pattern of hosts means all of its owner.
 fn site_scopes(network: &Network, owner: &Owner, name: &str) -> Result<Vec<Scope>, Fault> {
     let name: SiteName = name.parse().map_err(Fault::bad)?;
     let site = network.sites.get(&name).ok_or_else(|| unknown_site(network, &name))?;
@@ -130,7 +214,7 @@ pub fn may_serve(fact: &Fact, network: &Network, fenced_for: Duration) -> BTreeS
     let goes_on = |when| match when {
         WhenFenced::Serve => true,
         // Its clock may be slower than ours.
-        WhenFenced::ServeFor(span) => fenced_for < span + lease_margin(span),
+        WhenFenced::ServeFor(span) => fenced_for < span.saturating_add(lease_margin(span)),
         WhenFenced::Revalidate | WhenFenced::Refuse => false,
     };
     let touches = |route: &Route| match fact {
@@ -284,6 +368,11 @@ mod tests {
             "routes": {
                 "api": { "hosts": ["api.test"], "upstream": "u" },
                 "lazy": { "hosts": ["lazy.test"], "upstream": "u", "when_fenced": { "serve_for": "1h" } },
+                "shop": { "hosts": ["any.test", "mixed.test"], "path": "/api/*", "upstream": "u", "owner": "shop" },
+                "pay": { "hosts": ["mixed.test"], "path": "/api/pay/*", "upstream": "u", "owner": "bank" },
+                "health": { "hosts": ["mixed.test"], "path": "/health", "upstream": "u", "owner": "ops" },
+                "general": { "hosts": ["*.test"], "path": "/wide/*", "upstream": "u", "owner": "ops" },
+                "covered": { "hosts": ["covered.test"], "upstream": "u", "owner": "shop" },
             },
         }))
         .unwrap()
@@ -321,7 +410,8 @@ mod tests {
     fn a_thousand_scopes_are_one_purge_and_one_more_is_too_many() {
         let tags = |count: usize| json!({ "tags": (0..count).map(|n| format!("t{n}")).collect::<Vec<_>>() });
         assert_eq!(scopes(tags(1000)).len(), 1000);
-        assert!(matches!(decide(tags(1001)), Err(Fault::Bad(said)) if said.contains("1001") && said.contains("1000")));
+        let one_more = json!({ "tags": tags(1000)["tags"], "urls": ["api.test/"] });
+        assert!(matches!(decide(one_more), Err(Fault::Bad(said)) if said.contains("1001") && said.contains("1000")));
     }
 
     #[test]
@@ -341,8 +431,12 @@ mod tests {
             (json!({ "all": true }), 1),
             (json!({ "urls": ["a", "b"], "tags": ["t"], "prefixes": ["p"], "sites": ["s"] }), 5),
             (json!({ "tags": ["t", "t"], "all": true }), 3),
+            (json!({ "urls": ["u".repeat(1023)] }), 1),
+            (json!({ "urls": ["u".repeat(512)], "tags": ["t".repeat(512)] }), 3),
+            (json!({ "prefixes": ["p".repeat(10 << 10)], "sites": ["s".repeat(2 << 10)] }), 14),
+            (json!({ "urls": vec!["u".repeat(8 << 10); 1000] }), 9000),
         ] {
-            assert_eq!(cost(&serde_json::from_value(request.clone()).unwrap()), scopes, "{request}");
+            assert_eq!(cost(&serde_json::from_value(request).unwrap()), scopes);
         }
     }
 
@@ -365,6 +459,77 @@ mod tests {
         assert!(revoke(&tokens, "ci", &[]).is_ok());
         tokens.insert("second".to_owned(), token("admin"));
         assert!(revoke(&tokens, "admin", &[]).is_ok());
+    }
+
+    fn by(owner: &str, prefix: &str) -> Result<Vec<String>, Fault> {
+        decide(json!({ "owner": owner, "prefixes": [prefix] })).map(|resolved| resolved.notes)
+    }
+
+    #[test]
+    fn a_prefix_that_would_take_what_a_route_of_another_owner_has_is_refused() {
+        for (owner, prefix, route) in [
+            ("shop", "mixed.test/", "`general`"),
+            ("shop", "mixed.test/a", "`pay`"),
+            ("shop", "mixed.test/api/", "`pay`"),
+            ("shop", "mixed.test/api/pay/42", "`pay`"),
+            ("bank", "mixed.test/api/p", "`shop`"),
+            ("shop", "mixed.test/health", "`health`"),
+            ("other", "mixed.test/h", "`health`"),
+            ("shop", "elsewhere.test/", "`general`"),
+            ("shop", "elsewhere.test/wide/a?b", "`general`"),
+            ("other", "any.test/api", "`shop`"),
+        ] {
+            let refused = by(owner, prefix);
+            assert!(matches!(&refused, Err(Fault::Forbidden(said)) if said.contains(route)), "{owner} {prefix}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_may_reach_over_sites_of_others_and_over_routes_that_do_not_answer_there() {
+        for (owner, prefix) in [
+            ("shop", "any.test/api/"),
+            // The site of another owner, whose assets no purge takes, begins at its slash.
+            ("shop", "any.test/a"),
+            ("bank", "mixed.test/api/pay/"),
+            ("bank", "mixed.test/api/pay/42"),
+            ("ops", "mixed.test/health"),
+            ("ops", "mixed.test/healthy"),
+            // The route of all of `*.test` is never asked here.
+            ("shop", "covered.test/"),
+            ("shop", "covered.test/wide/a"),
+            ("shop", "mixed.test/api/q"),
+            ("shop", "mixed.test/api?p"),
+        ] {
+            assert!(by(owner, prefix).is_ok(), "{owner} {prefix}: {:?}", by(owner, prefix));
+        }
+        assert!(by("shop", "any.test/api/").unwrap().is_empty());
+        assert!(by("shop", "any.test/docs/").unwrap()[0].contains("nothing to purge"));
+    }
+
+    #[test]
+    fn all_that_a_host_has_is_purged_as_a_host() {
+        assert_eq!(scopes(json!({ "prefixes": ["api.test/", "API.test:81/", "api.test/a"] })), ["host api.test", "prefix api.test/a"]);
+    }
+
+    #[test]
+    fn of_many_notes_the_first_are_said_and_the_others_counted() {
+        let notes = |count: usize| {
+            let urls: Vec<_> = (0..count).map(|n| format!("www.test/{n}")).collect();
+            decide(json!({ "urls": urls })).unwrap().notes
+        };
+        assert_eq!(notes(20).len(), 20);
+        let many = notes(1000);
+        assert!(many.len() == 21 && many[0].contains("www.test/0") && many[20] == "... and 980 more", "{many:?}");
+    }
+
+    #[test]
+    fn an_edge_that_may_serve_for_ever_and_a_day_is_named() {
+        let mut network = network();
+        for route in network.routes.values_mut() {
+            route.when_fenced = WhenFenced::ServeFor(Duration::MAX);
+        }
+        let fact = Fact::purged(Owner::default(), wire::Mode::Hard, vec![Scope::All]);
+        assert!(may_serve(&fact, &network, Duration::from_secs(1)).contains("lazy"));
     }
 
     #[test]

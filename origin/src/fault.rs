@@ -61,6 +61,19 @@ impl Fault {
         Self::Bad(said.to_string())
     }
 
+    /// Wraps what a parser said of a body. It may repeat what it was given, which may be megabytes.
+    pub(crate) fn unreadable(said: impl fmt::Display) -> Self {
+        let said = said.to_string();
+        match said.char_indices().nth(400) {
+            None => Self::Bad(said),
+            // What is wrong with it stands at both ends.
+            Some((at, _)) => {
+                let end: Vec<char> = said.chars().rev().take(200).collect();
+                Self::Bad(format!("{}... {}", &said[..at], end.into_iter().rev().collect::<String>()))
+            }
+        }
+    }
+
     /// Returns what kind of fault it is, in a few words.
     pub(crate) fn title(&self) -> &'static str {
         match self {
@@ -174,6 +187,7 @@ impl ResponseError for Fault {
             Self::Unauthorised | Self::UnknownToken => Some(("WWW-Authenticate", "Bearer".to_owned())),
             Self::OnlyRead(_) => Some(("Allow", "GET, HEAD".to_owned())),
             Self::TooFast(_, wait) | Self::Full(_, wait) => Some(("Retry-After", whole_seconds(*wait).to_string())),
+            Self::Stopping => Some(("Retry-After", "1".to_owned())),
             _ => None,
         };
         if let Some(field) = way_out {
@@ -199,5 +213,18 @@ mod tests {
                 assert_eq!(fault.to_string(), format!("no; try again in {seconds} s"));
             }
         }
+    }
+
+    #[test]
+    fn who_meets_an_origin_that_stops_is_told_to_come_again() {
+        let response = Fault::Stopping.error_response();
+        assert_eq!((response.status().as_u16(), response.headers().get("retry-after").unwrap().as_bytes()), (503, &b"1"[..]));
+    }
+
+    #[test]
+    fn what_a_parser_repeats_of_a_body_is_cut_and_what_it_expected_stays() {
+        assert_eq!(Fault::unreadable("expected a list").to_string(), "expected a list");
+        let said = Fault::unreadable(format!("unknown field `{}`, expected `tags`", "\u{e9}".repeat(1 << 20))).to_string();
+        assert!(said.len() < 2000 && said.starts_with("unknown field") && said.ends_with("expected `tags`"), "{}", said.len());
     }
 }

@@ -91,7 +91,8 @@ impl Feed<'_> {
                     _ = book.changed(), if self.role == Role::Dns => if self.live_version != Some(self.core.book().live_version()) { break },
                     // A question does not wait for the heartbeat: its asker does for the answer.
                     _ = questions.changed(), if self.role == Role::Edge => if *questions.borrow() > self.asked { break },
-                    () = tokio::time::sleep(self.until_live_change()), if self.role == Role::Dns => break,
+                    // What stands here is evaluated even where it is disabled: an async block waits to be polled.
+                    () = async { tokio::time::sleep(self.until_live_change()).await }, if self.role == Role::Dns => break,
                     () = &mut heartbeat => break,
                     () = self.lines.closed() => return Err(End::ReaderLeft),
                     () = self.core.stop.cancelled() => return Err(End::Elsewhere),

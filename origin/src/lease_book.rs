@@ -16,11 +16,20 @@ use wire::{
 /// How long a follower without a lease stays on receipts, unless it is drained.
 const RETIRED_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// Acks that are remembered per follower, to tell how long an event took.
-const ACKS: usize = 4096;
+/// How long one that was drained and is silent is remembered, so that the life that was taken out stays out.
+const DRAINED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Lives of one name whose leases may still run.
+/// A silence whose end is stored: else a restart of the origin would count on from it.
+const LONG_SILENCE: Duration = Duration::from_secs(3600);
+
+/// Acks that are remembered per follower, to tell how long an event took.
+const ACKS: usize = 512;
+
+/// Lives of one name that were replaced, and those of them whose leases may still run.
 const LIVES: usize = 16;
+
+/// Characters in the id of a life; ours have 16.
+const LIFE: usize = 64;
 
 /// Followers in all. Tokens are bound to names, so only a mistake comes here.
 const FOLLOWERS: usize = 100_000;
@@ -35,8 +44,12 @@ pub struct LeaseBook {
     quiet_until: Duration,
     /// Rises whenever the set of live edges, or what they say of themselves, changes.
     live_version: u64,
-    /// Whether a follower, or a life of one, is new since the followers were last stored.
-    unsaved: bool,
+    /// Rises whenever a follower, or what must be remembered of one, changes.
+    changed: u64,
+    /// What `changed` was when the followers that are stored were read out.
+    stored: u64,
+    /// The latest time that it heard of.
+    latest: Duration,
 }
 
 /// A follower as it is remembered over a restart of the origin: a fenced one may go on serving by its
@@ -50,6 +63,15 @@ pub struct Remembered {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     epoch: Option<Epoch>,
     applied: u64,
+    /// Its present life. Older origins did not store it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    life: Option<String>,
+    /// Lives that were replaced: a late ack of one must not replace the present one after a restart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    replaced: Vec<String>,
+    /// For how long nothing had been heard of it.
+    #[serde(default)]
+    silent_ms: u64,
     /// The life that was taken out of service, where it was: it must not come back by a restart of the origin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     drained: Option<String>,
@@ -63,8 +85,12 @@ struct Follower {
     /// When the origin counts its lease as ended, the margin included; `None` where it never had one.
     until: Option<Duration>,
     last_ack: Duration,
+    /// For how long it had been silent already when this origin was started.
+    silent_before: Duration,
     /// Until when it may have held a lease that is not kept here any more: of a former life, or of a book before this one.
     leased_until: Duration,
+    /// Whether the end of its last lease is known, and not only until when it may have held one.
+    is_end_known: bool,
     /// (seq, when acknowledged), the oldest first.
     acks: VecDeque<(u64, Duration)>,
     /// Leases of former lives that may still run.
@@ -75,6 +101,8 @@ struct Follower {
     drained: bool,
     /// The id of the token that its last ack came with; `None` for the file's own.
     token: Option<String>,
+    /// What the book's `changed` was when it last became new: a follower, a life of one, or one that was long silent.
+    changed_at: u64,
 }
 
 /// The lease of a former life. It says nothing about the present one (L4), and counts for what its own life had applied.
@@ -111,6 +139,15 @@ fn quiet_until(longest: Duration, now: Duration) -> Duration {
     if longest.is_zero() || makes(Mistake::CompleteAfterRestart) { Duration::ZERO } else { now + longest + lease_margin(longest) }
 }
 
+/// Tells whether a text can be the id of a life: visible ASCII, not too long.
+pub(crate) fn is_life(text: &str) -> bool {
+    (1..=LIFE).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl LeaseBook {
     /// Returns the book of an origin that has just started, with a journal up to `head`. A book that was lost may have
     /// granted leases up to the `longest` that was ever stored: until these have ended nothing is reported complete,
@@ -122,12 +159,14 @@ impl LeaseBook {
     }
 
     fn new(head: u64, quiet_until: Duration) -> Self {
-        Self { followers: BTreeMap::new(), complete: head, quiet_until, live_version: 0, unsaved: false }
+        let (followers, latest) = (BTreeMap::new(), Duration::ZERO);
+        Self { followers, complete: head, quiet_until, live_version: 0, changed: 0, stored: 0, latest }
     }
 
     /// Takes in the followers that the origin knew before it was restarted, with a journal of `epoch` now. Each may
     /// have held a lease until the quiet period ends, and may go on serving behind it by its routes' choice (P7).
     pub fn remember(&mut self, remembered: Vec<Remembered>, epoch: Epoch, now: Duration) {
+        self.latest = self.latest.max(now);
         for known in remembered {
             let mut follower = Follower::of_former_times(&known, epoch, now);
             follower.former.push(Former { until: self.quiet_until, applied: 0 });
@@ -135,24 +174,38 @@ impl LeaseBook {
         }
     }
 
-    /// Returns all followers where they must be stored before the next lease is given.
+    /// Returns all followers where they must be stored before the next lease is given, and counts them as stored.
     pub fn take_unsaved(&mut self) -> Option<Vec<Remembered>> {
-        std::mem::take(&mut self.unsaved).then(|| {
-            let remember = |((role, name), follower): (&(Role, NodeName), &Follower)| Remembered {
-                role: *role,
-                name: name.clone(),
-                region: follower.ack.region.clone(),
-                epoch: Some(follower.ack.position.epoch),
-                applied: follower.applied,
-                drained: follower.drained.then(|| follower.ack.life.clone()),
-            };
-            self.followers.iter().map(remember).collect()
-        })
+        let (version, followers) = self.unsaved()?;
+        self.stored(version);
+        Some(followers)
     }
 
-    /// The followers could not be stored: they still must be.
-    pub fn still_unsaved(&mut self) {
-        self.unsaved = true;
+    /// Returns all followers where something of them is not stored, and the version that they are of.
+    pub(crate) fn unsaved(&self) -> Option<(u64, Vec<Remembered>)> {
+        let remembered = || self.followers.values().map(|follower| follower.remembered(self.latest)).collect();
+        (self.changed > self.stored).then(|| (self.changed, remembered()))
+    }
+
+    /// The followers of this version are on the disk.
+    pub(crate) fn stored(&mut self, version: u64) {
+        self.stored = self.stored.max(version);
+    }
+
+    /// Tells whether a restart of the origin would find this follower, and the life that it is in: no other one's
+    /// lease waits for the disk.
+    pub(crate) fn is_saved(&self, who: &(Role, NodeName)) -> bool {
+        self.followers.get(who).is_none_or(|follower| follower.changed_at <= self.stored)
+    }
+
+    /// Forgets who has been silent for so long that receipts don't name it any more. The others are to be stored
+    /// again, with how long each has been silent: it goes on from there after a restart.
+    pub(crate) fn tidy(&mut self, now: Duration) {
+        self.latest = self.latest.max(now);
+        if !self.followers.is_empty() {
+            self.followers.retain(|_, follower| !follower.is_forgotten(now));
+            self.changed += 1;
+        }
     }
 
     /// Starts again for a new epoch: no ack of the life before says anything about it. Who followed that may hold a
@@ -161,7 +214,9 @@ impl LeaseBook {
         let mut followers = std::mem::take(&mut self.followers);
         let quiet_until = quiet_until(longest, now).max(self.quiet_until);
         followers.values_mut().for_each(|follower| follower.forget(quiet_until));
-        *self = Self { followers, live_version: self.live_version + 1, unsaved: true, ..Self::new(head, quiet_until) };
+        let (live_version, changed, latest) = (self.live_version + 1, self.changed + 1, self.latest.max(now));
+        // What is stored of the epoch before says as much of this one, so no lease has to wait for it.
+        *self = Self { followers, live_version, changed, stored: self.stored, latest, ..Self::new(head, quiet_until) };
     }
 
     /// Takes the present life of an edge out of service; tells whether there is such an edge. The DNS loses
@@ -171,7 +226,7 @@ impl LeaseBook {
         let Some(edge) = self.followers.get_mut(&(Role::Edge, name.clone())) else { return false };
         if !edge.drained {
             edge.drained = true;
-            self.unsaved = true;
+            self.changed += 1;
             self.live_version += 1;
         }
         true
@@ -196,20 +251,28 @@ impl LeaseBook {
     /// Takes in an ack and decides about a lease.
     pub fn ack(&mut self, ack: Ack, standing: &Standing) -> AckAnswer {
         let refuse = |reason| AckAnswer { head: standing.head, lease_ms: LEASE_NONE, reason: Some(reason), anew: false };
+        self.latest = self.latest.max(standing.now);
         if !standing.fits {
             return refuse(Refused::OtherHistory);
         }
         let key = (ack.role, ack.follower.clone());
-        if !self.followers.contains_key(&key) && self.followers.len() >= FOLLOWERS {
+        let is_full = !self.followers.contains_key(&key) && self.followers.len() >= FOLLOWERS;
+        // A follower whose life is not known has an empty one, for which nobody may speak.
+        if is_full || !is_life(&ack.life) {
             return refuse(Refused::Retired);
         }
         let seq = ack.position.seq;
-        let before = self.followers.get(&key).map(|follower| follower.shown(standing.now));
-        let life_before = self.followers.get(&key).map(|follower| follower.ack.life.clone());
-        self.unsaved |= life_before.as_ref() != Some(&ack.life);
+        let known = self.followers.get(&key);
+        let before = known.map(|follower| follower.shown(standing.now));
+        let is_new = known.is_none_or(|known| known.ack.life != ack.life || known.silent(standing.now) > LONG_SILENCE);
         let follower = self.followers.entry(key).or_insert_with(|| Follower::new(ack.clone(), standing.now));
         if !follower.meet(ack, standing.now) {
-            return AckAnswer { anew: true, ..refuse(Refused::Retired) };
+            // Where the present life was taken out of service, another one must not come back in its place.
+            return AckAnswer { anew: !follower.drained, ..refuse(Refused::Retired) };
+        }
+        if is_new {
+            self.changed += 1;
+            follower.changed_at = self.changed;
         }
         // What it says is in force there is, whether it is given another lease or not.
         follower.acknowledge(seq, standing.now);
@@ -221,12 +284,8 @@ impl LeaseBook {
             refuse(Refused::Laggard)
         } else {
             follower.until = follower.until.max(Some(standing.now + standing.lease + lease_margin(standing.lease)));
-            AckAnswer {
-                head: standing.head,
-                lease_ms: u64::try_from(standing.lease.as_millis()).unwrap_or(u64::MAX),
-                reason: None,
-                anew: false,
-            }
+            follower.is_end_known = true;
+            AckAnswer { head: standing.head, lease_ms: millis(standing.lease), reason: None, anew: false }
         };
         if before != Some(follower.shown(standing.now)) || answer.lease_ms == LEASE_NONE {
             self.live_version += 1;
@@ -300,7 +359,7 @@ impl LeaseBook {
                     role: follower.ack.role,
                     region: if follower.ack.role == Role::Edge { follower.ack.region.to_string() } else { String::new() },
                     live: !left.is_zero(),
-                    lease_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+                    lease_ms: millis(left),
                     applied: follower.applied,
                     lag: head.saturating_sub(follower.applied),
                     draining: follower.ack.draining || follower.drained,
@@ -323,18 +382,31 @@ impl LeaseBook {
 
 impl Follower {
     fn new(ack: Ack, now: Duration) -> Self {
-        let (acks, former, replaced) = (VecDeque::new(), Vec::new(), VecDeque::new());
-        Self { ack, applied: 0, until: None, last_ack: now, leased_until: now, acks, former, replaced, drained: false, token: None }
+        Self {
+            ack,
+            applied: 0,
+            until: None,
+            last_ack: now,
+            silent_before: Duration::ZERO,
+            leased_until: now,
+            is_end_known: true,
+            acks: VecDeque::new(),
+            former: Vec::new(),
+            replaced: VecDeque::new(),
+            drained: false,
+            token: None,
+            changed_at: 0,
+        }
     }
 
-    /// Who was known before the origin was restarted, of no life that it could ack for.
+    /// Who was known before the origin was restarted.
     fn of_former_times(known: &Remembered, epoch: Epoch, now: Duration) -> Self {
         let applied = if known.epoch == Some(epoch) { known.applied } else { 0 };
         let ack = Ack {
             follower: known.name.clone(),
             role: known.role,
             region: known.region.clone(),
-            life: known.drained.clone().unwrap_or_default(),
+            life: known.drained.as_ref().or(known.life.as_ref()).cloned().unwrap_or_default(),
             protocol: wire::PROTOCOL,
             position: Position { epoch, seq: applied, chain: Chain::START },
             answers: Vec::new(),
@@ -342,7 +414,30 @@ impl Follower {
             load: 0.0,
             counts: BTreeMap::new(),
         };
-        Self { applied, drained: known.drained.is_some(), ..Self::new(ack, now) }
+        Self {
+            applied,
+            drained: known.drained.is_some(),
+            silent_before: Duration::from_millis(known.silent_ms),
+            is_end_known: false,
+            replaced: known.replaced.iter().rev().take(LIVES).rev().cloned().collect(),
+            ..Self::new(ack, now)
+        }
+    }
+
+    /// What is stored of it.
+    fn remembered(&self, now: Duration) -> Remembered {
+        let life = &self.ack.life;
+        Remembered {
+            role: self.ack.role,
+            name: self.ack.follower.clone(),
+            region: self.ack.region.clone(),
+            epoch: Some(self.ack.position.epoch),
+            applied: self.applied,
+            life: (!life.is_empty()).then(|| life.clone()),
+            replaced: self.replaced.iter().cloned().collect(),
+            silent_ms: millis(self.silent(now)),
+            drained: self.drained.then(|| life.clone()),
+        }
     }
 
     /// Of another epoch it has applied nothing. A lease of the one before may run until `quiet_until`.
@@ -350,14 +445,14 @@ impl Follower {
         self.applied = 0;
         self.until = None;
         self.former = vec![Former { until: quiet_until, applied: 0 }];
+        self.is_end_known = false;
         self.acks.clear();
     }
 
     /// Tells whether the ack is of the present life; a life that was never seen replaces it.
     fn meet(&mut self, ack: Ack, now: Duration) -> bool {
         if makes(Mistake::AckOfFormerLife) {
-            self.ack = ack;
-            self.last_ack = now;
+            self.hear(ack, now);
             return true;
         }
         if self.replaced.contains(&ack.life) {
@@ -368,7 +463,9 @@ impl Follower {
             self.leased_until = self.last_lease();
             self.former.retain(|former| former.until > now);
             self.former.extend(self.until.take().filter(|_| !makes(Mistake::FormerLeaseForgotten)).map(|until| Former { until, applied }));
-            self.replaced.push_back(std::mem::take(&mut self.ack.life));
+            self.bound_former();
+            let life = std::mem::take(&mut self.ack.life);
+            self.replaced.extend((!life.is_empty()).then_some(life));
             if self.replaced.len() > LIVES {
                 self.replaced.pop_front();
             }
@@ -376,9 +473,29 @@ impl Follower {
             self.acks.clear();
             self.drained = false;
         }
+        self.hear(ack, now);
+        true
+    }
+
+    fn hear(&mut self, ack: Ack, now: Duration) {
         self.ack = ack;
         self.last_ack = now;
-        true
+        self.silent_before = Duration::ZERO;
+    }
+
+    /// Of too many former lives the oldest count as one, which holds back what any of them does.
+    fn bound_former(&mut self) {
+        while self.former.len() > LIVES {
+            let oldest = self.former.remove(0);
+            if let Some(next) = self.former.first_mut() {
+                *next = Former { until: next.until.max(oldest.until), applied: next.applied.min(oldest.applied) };
+            }
+        }
+    }
+
+    /// Returns for how long nothing has been heard of it, while an origin ran.
+    fn silent(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.last_ack) + self.silent_before
     }
 
     fn acknowledge(&mut self, seq: u64, now: Duration) {
@@ -418,7 +535,13 @@ impl Follower {
     }
 
     fn retired(&self, now: Duration) -> bool {
-        self.leases().all(|until| until <= now) && (self.drained || now.saturating_sub(self.last_ack) > RETIRED_AFTER)
+        self.leases().all(|until| until <= now) && (self.drained || self.silent(now) > RETIRED_AFTER)
+    }
+
+    /// Whether nothing of it matters any more.
+    fn is_forgotten(&self, now: Duration) -> bool {
+        let after = if self.drained { DRAINED_FOR } else { RETIRED_AFTER };
+        self.retired(now) && self.silent(now) > after
     }
 
     fn state(&self, seq: u64, now: Duration) -> FollowerState {
@@ -431,24 +554,17 @@ impl Follower {
 
     fn receipt(&self, seq: u64, appended_at: Option<Duration>, now: Duration, wall: Timestamp) -> FollowerReceipt {
         let state = self.state(seq, now);
-        let acked_at = self.acks.iter().find(|(acked, _)| *acked >= seq).map(|(_, at)| *at);
-        // The first remembered ack may be far above `seq`: then nobody knows when it really was.
-        let known = self.acks.front().is_some_and(|(first, _)| *first < seq || self.acks.len() < ACKS);
-        let after = acked_at
-            .zip(appended_at)
-            .filter(|_| known && state == FollowerState::Applied)
-            .map(|(acked, appended)| acked.saturating_sub(appended));
-        let since = (state == FollowerState::Fenced).then(|| {
+        // Only an ack that comes after another one below `seq` tells when it was applied: the first one of a life, or
+        // the first that is remembered, may have come long after.
+        let at = self.acks.partition_point(|(acked, _)| *acked < seq);
+        let acked_at = (at > 0).then(|| self.acks.get(at)).flatten().map(|(_, acked_at)| *acked_at);
+        let after =
+            acked_at.zip(appended_at).filter(|_| state == FollowerState::Applied).map(|(acked, appended)| acked.saturating_sub(appended));
+        let since = (state == FollowerState::Fenced && self.is_end_known).then(|| {
             let ago = now.saturating_sub(self.last_lease());
-            Timestamp::from_millis(wall.as_millis().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+            Timestamp::from_millis(wall.as_millis().saturating_sub(millis(ago)))
         });
-        FollowerReceipt {
-            name: self.ack.follower.clone(),
-            region: self.ack.region.clone(),
-            state,
-            after_ms: after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
-            since,
-        }
+        FollowerReceipt { name: self.ack.follower.clone(), region: self.ack.region.clone(), state, after_ms: after.map(millis), since }
     }
 }
 
@@ -684,5 +800,139 @@ mod tests {
         assert_eq!(states(&book, 6000)[1], (FollowerState::Fenced, None, Some(fenced_since)));
         assert_eq!(book.live(at(200)).len(), 2);
         assert_eq!(book.live(at(6000)).len(), 0);
+    }
+
+    fn wall() -> Timestamp {
+        Timestamp::from_millis(1_000_000_000_000)
+    }
+
+    /// Starts an origin anew on what the one before stored.
+    fn restarted(before: &mut LeaseBook, head: u64, now: Duration) -> LeaseBook {
+        let json = serde_json::to_string(&before.take_unsaved().unwrap()).unwrap();
+        let mut book = LeaseBook::after_restart(head, LEASE, now);
+        book.remember(serde_json::from_str(&json).unwrap(), epoch(), now);
+        book
+    }
+
+    #[test]
+    fn only_who_is_new_waits_for_the_disk() {
+        let who = |name: &str| (Role::Edge, name.parse().unwrap());
+        let mut book = LeaseBook::new(0, at(0));
+        book.ack(ack("a", "1", 0), &standing(0, 0));
+        assert!(!book.is_saved(&who("a")));
+        let (version, list) = book.unsaved().unwrap();
+        book.ack(ack("b", "1", 0), &standing(1, 0));
+        book.stored(version);
+        assert_eq!((list.len(), book.is_saved(&who("a")), book.is_saved(&who("b"))), (1, true, false));
+        book.ack(ack("a", "1", 0), &standing(2, 0));
+        assert!(book.is_saved(&who("a")), "nothing of it is new");
+        book.ack(ack("a", "2", 0), &standing(3, 0));
+        assert!(!book.is_saved(&who("a")), "its life is");
+        let (version, _) = book.unsaved().unwrap();
+        book.stored(version);
+        book.begin_epoch(0, LEASE, at(4));
+        assert!(book.is_saved(&who("a")) && book.is_saved(&who("b")) && book.unsaved().is_some());
+    }
+
+    #[test]
+    fn a_receipt_says_after_how_long_only_where_an_ack_before_tells_that_it_was_not_applied_yet() {
+        let mut book = LeaseBook::new(0, at(0));
+        let after = |book: &LeaseBook, seq| book.receipt(seq, Some(at(1000)), at(3_600_500), wall())[0].after_ms;
+        book.ack(ack("a", "1", 1), &standing(900, 1));
+        book.ack(ack("a", "1", 2), &standing(1003, 2));
+        assert_eq!((after(&book, 1), after(&book, 2)), (None, Some(3)));
+        book.ack(ack("a", "2", 2), &standing(3_600_000, 2));
+        assert_eq!(after(&book, 2), None, "it was started an hour after the event");
+        book.ack(ack("a", "2", 3), &standing(3_600_001, 3));
+        assert_eq!(after(&book, 3), Some(3_599_001));
+        for seq in 4..10 + ACKS as u64 {
+            book.ack(ack("a", "2", seq), &standing(3_600_002, seq));
+        }
+        assert_eq!(after(&book, 5), None, "its ack is no longer remembered");
+    }
+
+    #[test]
+    fn a_silence_goes_on_over_a_restart_and_nobody_invents_its_beginning() {
+        let hour = Duration::from_secs(3600);
+        let mut before = LeaseBook::new(0, at(0));
+        before.ack(ack("a", "1", 0), &standing(0, 0));
+        before.take_unsaved();
+        before.tidy(hour * 23);
+        let mut book = restarted(&mut before, 0, at(0));
+        let row = book.receipt(1, None, at(6000), wall()).remove(0);
+        assert_eq!((row.state, row.since), (FollowerState::Fenced, None));
+        book.take_unsaved();
+        book.tidy(hour);
+        assert_eq!(book.receipt(1, None, hour, wall()).len(), 1, "24 hours, not more");
+        book.tidy(hour + at(1));
+        assert_eq!((book.receipt(1, None, hour, wall()).len(), book.followers.len()), (0, 0));
+        assert_eq!(book.take_unsaved(), Some(vec![]), "nor does it come back");
+    }
+
+    #[test]
+    fn who_is_heard_again_after_a_long_silence_is_stored_anew() {
+        let mut book = LeaseBook::new(0, at(0));
+        book.ack(ack("a", "1", 0), &standing(0, 0));
+        book.take_unsaved();
+        book.ack(ack("a", "1", 0), &standing(3_600_000, 0));
+        assert_eq!(book.take_unsaved(), None);
+        book.ack(ack("a", "1", 0), &standing(7_200_001, 0));
+        assert_eq!(book.take_unsaved().map(|list| list[0].silent_ms), Some(0));
+    }
+
+    #[test]
+    fn a_late_ack_of_a_former_life_does_not_replace_the_present_one_after_a_restart() {
+        let mut before = LeaseBook::new(0, at(0));
+        before.ack(ack("a", "1", 0), &standing(0, 0));
+        before.ack(ack("a", "2", 0), &standing(1, 0));
+        let mut book = restarted(&mut before, 0, at(0));
+        let late = book.ack(ack("a", "1", 0), &standing(10, 0));
+        assert_eq!((late.reason, late.anew), (Some(Refused::Retired), true));
+        assert_eq!(book.ack(ack("a", "2", 0), &standing(11, 0)).reason, None);
+        assert!(book.take_unsaved().is_none(), "nothing of it is new");
+    }
+
+    #[test]
+    fn no_other_process_takes_the_place_of_one_that_was_drained_unless_it_is_started_anew() {
+        let mut before = LeaseBook::new(0, at(0));
+        before.ack(ack("a", "1", 0), &standing(0, 0));
+        before.ack(ack("a", "2", 0), &standing(1, 0));
+        before.drain(&"a".parse().unwrap());
+        let answer = |book: &mut LeaseBook, life| {
+            let answer = book.ack(ack("a", life, 0), &standing(10, 0));
+            (answer.reason, answer.anew)
+        };
+        let stays_out = (Some(Refused::Retired), false);
+        assert_eq!((answer(&mut before, "1"), answer(&mut before, "2")), (stays_out, stays_out));
+        let mut book = restarted(&mut before, 0, at(0));
+        assert_eq!((answer(&mut book, "1"), answer(&mut book, "2")), (stays_out, stays_out));
+        book.tidy(Duration::from_secs(48 * 3600));
+        assert_eq!((book.followers.len(), names(&book, 48 * 3_600_000).0), (1, 0), "it is remembered for longer than it is shown");
+        assert_eq!(answer(&mut book, "3"), (None, false));
+    }
+
+    #[test]
+    fn a_list_of_an_older_origin_is_read_and_nobody_speaks_for_a_life_that_is_not_known() {
+        let old = r#"[{"role":"edge","name":"a","region":"fra","applied":3},
+            {"role":"edge","name":"b","region":"fra","applied":3,"drained":"1"}]"#;
+        let mut book = LeaseBook::after_restart(3, LEASE, at(0));
+        book.remember(serde_json::from_str(old).unwrap(), epoch(), at(0));
+        let reason = |book: &mut LeaseBook, name, life| book.ack(ack(name, life, 3), &standing(10, 3)).reason;
+        assert_eq!(reason(&mut book, "a", ""), Some(Refused::Retired));
+        assert_eq!((reason(&mut book, "a", "1"), reason(&mut book, "b", "1")), (None, Some(Refused::Retired)));
+    }
+
+    #[test]
+    fn leases_of_former_lives_are_bounded_and_none_of_them_is_forgotten() {
+        let mut book = LeaseBook::new(0, at(0));
+        let lives = 3 * LIVES as u64;
+        for life in 0..=lives {
+            book.ack(ack("a", &life.to_string(), 1 + life), &standing(life, 1 + lives));
+        }
+        let edge = book.followers.values().next().unwrap();
+        assert_eq!((edge.former.len(), edge.replaced.len()), (LIVES, LIVES));
+        assert_eq!(book.report_progress(1 + lives, at(100)), 1, "the first of them holds a lease");
+        assert!(!book.report_complete(2, at(5099)));
+        assert_eq!(book.report_progress(1 + lives, at(5100 + lives)), 1 + lives);
     }
 }

@@ -24,11 +24,15 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Questions that are open at a time: each makes every edge go over its memory.
 const OPEN: usize = 16;
 
+/// Of these, how many one token may have asked.
+const OPEN_OF_ONE: usize = 2;
+
 /// Scopes that they have together where there are several: all of them go out on every feed, and a URL may be long.
 const SCOPES: usize = 2000;
 
-/// Says what a purge would take away: its scopes, and what each edge that answers in time holds of them.
-pub(crate) async fn plan(core: &Core, request: &PurgeRequest, scopes: Vec<Scope>, mut notes: Vec<String>) -> PurgePlan {
+/// Says what a purge would take away: its scopes, and what each edge that answers in time holds of them. `asker` is the id of
+/// the token that asks.
+pub(crate) async fn plan(core: &Core, asker: &str, request: &PurgeRequest, scopes: Vec<Scope>, mut notes: Vec<String>) -> PurgePlan {
     if request.wait == Wait::None {
         return PurgePlan { scopes, edges: Vec::new(), total: Counted::default(), notes };
     }
@@ -40,10 +44,11 @@ pub(crate) async fn plan(core: &Core, request: &PurgeRequest, scopes: Vec<Scope>
     };
     let live: BTreeSet<NodeName> = live.into_iter().map(|live| live.edge).collect();
     let edges = rows.iter().map(|row| (row.name.clone(), live.contains(&row.name))).collect();
-    let answers = match core.questions.ask(&request.owner, &scopes, edges, now, now + patience) {
+    let answers = match core.questions.ask(asker, &request.owner, &scopes, edges, now, now + patience) {
         Some(id) => core.questions.answers(id, patience, &core.stop).await,
         None => {
-            notes.push("too many dry runs are under way, so no edge was asked; try again in a moment".to_owned());
+            let said = format!("too many dry runs are under way (of one token {OPEN_OF_ONE}), so no edge was asked; try again in a moment");
+            notes.push(said);
             BTreeMap::new()
         }
     };
@@ -99,8 +104,16 @@ impl Questions {
         Ok(())
     }
 
-    fn ask(&self, owner: &Owner, scopes: &[Scope], edges: Vec<(NodeName, bool)>, now: Duration, until: Duration) -> Option<u64> {
-        let id = self.lock().ask(owner, scopes, edges, now, until)?;
+    fn ask(
+        &self,
+        asker: &str,
+        owner: &Owner,
+        scopes: &[Scope],
+        edges: Vec<(NodeName, bool)>,
+        now: Duration,
+        until: Duration,
+    ) -> Option<u64> {
+        let id = self.lock().ask(asker, owner, scopes, edges, now, until)?;
         self.asked.send_replace(id);
         Some(id)
     }
@@ -131,6 +144,8 @@ struct Open {
 #[derive(Debug)]
 struct Asked {
     question: Arc<Question>,
+    /// The id of the token that asked.
+    asker: String,
     /// Who may answer, and who has.
     answers: BTreeMap<NodeName, Option<Counted>>,
     /// Who is waited for: of those who held a lease when it was asked, who has not answered.
@@ -146,10 +161,19 @@ impl Open {
 
     /// Opens a question to these edges, of each of which it is said whether it holds a lease; returns its number, or
     /// nothing where too many are open.
-    fn ask(&mut self, owner: &Owner, scopes: &[Scope], edges: Vec<(NodeName, bool)>, now: Duration, until: Duration) -> Option<u64> {
+    fn ask(
+        &mut self,
+        asker: &str,
+        owner: &Owner,
+        scopes: &[Scope],
+        edges: Vec<(NodeName, bool)>,
+        now: Duration,
+        until: Duration,
+    ) -> Option<u64> {
         self.asked.retain(|_, asked| asked.until > now);
         let before: usize = self.asked.values().map(|asked| asked.question.scopes.len()).sum();
-        if self.asked.len() >= OPEN || (before > 0 && before + scopes.len() > SCOPES) {
+        let own = self.asked.values().filter(|asked| asked.asker == asker).count();
+        if self.asked.len() >= OPEN || own >= OPEN_OF_ONE || (before > 0 && before + scopes.len() > SCOPES) {
             return None;
         }
         let id = self.next;
@@ -157,7 +181,7 @@ impl Open {
         let question = Arc::new(Question { id, owner: owner.clone(), scopes: scopes.to_vec() });
         let waiting = edges.iter().filter(|(_, is_live)| *is_live).map(|(name, _)| name.clone()).collect();
         let answers = edges.into_iter().map(|(name, _)| (name, None)).collect();
-        self.asked.insert(id, Asked { question, answers, waiting, until });
+        self.asked.insert(id, Asked { question, asker: asker.to_owned(), answers, waiting, until });
         Some(id)
     }
 
@@ -208,7 +232,9 @@ mod tests {
 
     fn ask(open: &mut Open, edges: &[(&str, bool)], now: u64, until: Duration) -> Option<u64> {
         let edges = edges.iter().map(|(edge, is_live)| (name(edge), *is_live)).collect();
-        open.ask(&Owner::default(), &[Scope::All], edges, at(now), until)
+        // Each of a token of its own.
+        let asker = open.next.to_string();
+        open.ask(&asker, &Owner::default(), &[Scope::All], edges, at(now), until)
     }
 
     fn ids(open: &Open, last: u64, now: u64) -> Vec<u64> {
@@ -278,10 +304,23 @@ mod tests {
     #[test]
     fn several_have_no_more_scopes_together_than_may_be_and_one_alone_has_as_many_as_it_has() {
         let mut open = Open::new(1);
-        let mut ask = |scopes: usize, now: u64| open.ask(&Owner::default(), &vec![Scope::All; scopes], Vec::new(), at(now), at(now + 10));
+        let mut ask = |scopes: usize, now: u64| {
+            let scopes = vec![Scope::All; scopes];
+            open.ask("a", &Owner::default(), &scopes, Vec::new(), at(now), at(now + 10))
+        };
         assert!(ask(SCOPES + 1, 0).is_some());
         assert_eq!(ask(1, 1), None);
         assert!(ask(SCOPES - 1, 10).is_some() && ask(1, 11).is_some(), "the first is over");
         assert_eq!(ask(1, 12), None);
+    }
+
+    #[test]
+    fn one_token_has_no_more_open_than_two_and_leaves_room_for_others() {
+        let mut open = Open::new(1);
+        let mut ask = |asker: &str, now: u64| open.ask(asker, &Owner::default(), &[Scope::All], Vec::new(), at(now), at(now + 10));
+        assert!(ask("a", 0).is_some() && ask("a", 1).is_some());
+        assert_eq!(ask("a", 2), None);
+        assert!(ask("b", 2).is_some());
+        assert!(ask("a", 10).is_some(), "the first is over");
     }
 }

@@ -321,6 +321,35 @@ async fn plugins_find_what_they_ask_for_and_their_keys_are_tokens() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_makes_a_purge_of_either_api_one_and_a_wrong_query_is_told_in_its_words() -> Result<()> {
+    let town = Town::plan().upstream(&tagged_upstream().await?).start().await?;
+    let control = town.control()?;
+    let key = [("idempotency-key", "deploy-7")];
+    for (path, body) in [
+        ("/service/default/purge/key", ""),
+        ("/service/default/purge", r#"{"surrogate_keys":["a","b"]}"#),
+        ("/service/default/purge_all", ""),
+        ("/purge/api.test/a", ""),
+        ("/client/v4/zones/default/purge_cache", r#"{"tags":["c"]}"#),
+        ("/client/v4/zones/default/invalidate_cache", r#"{"tags":["c"]}"#),
+    ] {
+        let (_, purger) = control.issue(&["purge:default"]).await?;
+        let first = purger.send("POST", path, &key, body).await?.with_status(200)?;
+        let head = control.head().await?;
+        let second = purger.send("POST", path, &key, body).await?.with_status(200)?;
+        assert_eq!((first.header("atoll-purge"), control.head().await?), (second.header("atoll-purge"), head), "{path}");
+        assert_eq!(first.header("cache-control"), "no-store", "{path}");
+        purger.send("POST", path, &[("idempotency-key", "two words")], body).await?.with_status(400)?;
+        control.json("POST", "/v1/purges", &json!({ "tags": ["again"], "wait": "none" })).await?.with_status(200)?;
+    }
+
+    let told: Value = control.get("/client/v4/zones?name=a&name=b").await?.with_status(400)?.json()?;
+    assert_eq!((&told["success"], &told["errors"][0]["code"]), (&json!(false), &json!(1012)), "{told}");
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_that_is_not_everywhere_within_seconds_is_accepted_and_says_so() -> Result<()> {
     let mut town = Town::plan().edges(&["fra-1", "sin-1"]).upstream(&tagged_upstream().await?).start().await?;
     let control = town.control()?;

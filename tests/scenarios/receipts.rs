@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::future::join_all;
 use harness::{Control, Reply, Town, Upstream, eventually};
 use serde_json::json;
-use wire::{Event, Fact, PurgeRequest, Receipt, Timestamp, TokenIssued, Wait};
+use wire::{Chain, Event, Fact, Position, PurgeRequest, Receipt, Timestamp, TokenIssued, Wait};
 
 const API: &str = "api.test";
 
@@ -83,6 +83,99 @@ async fn of_many_at_once_under_one_key_one_purges_and_all_get_its_receipt() -> R
         seqs.dedup();
         assert_eq!((seqs.len(), purges(&control).await?.len()), (1, round), "{seqs:?}");
     }
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_purges_at_once_under_one_key_one_is_counted_as_what_it_names() -> Result<()> {
+    let town = Town::plan().start().await?;
+    let slow = limited(&town.control()?, &["purge:default"], 250).await?;
+
+    let request = purge_of_many(400);
+    for answer in join_all((0..3).map(|_| slow.send_purge_under("k", &request))).await {
+        answer?.with_status(200)?;
+    }
+
+    // It may have 1,250 at once.
+    slow.send_purge(&purge_of_many(800)).await?.with_status(200)?;
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_long_counts_more_and_so_does_counting() -> Result<()> {
+    let town = Town::plan().start().await?;
+    let control = town.control()?;
+    let long = PurgeRequest { urls: vec![format!("{API}/{}", "p".repeat(8000))], wait: Wait::None, ..PurgeRequest::default() };
+    let dry_run = PurgeRequest { dry_run: true, ..purge("a") };
+
+    let slow = limited(&control, &["purge:default"], 1).await?;
+    slow.send_purge(&long).await?.with_status(200)?;
+    let refused = slow.send_purge(&long).await?.problem(429)?;
+    assert!(refused.detail.contains("counts as 8 scopes"), "{refused:?}");
+
+    let curious = limited(&control, &["purge:default"], 1).await?;
+    curious.send_purge(&PurgeRequest { wait: Wait::None, ..dry_run.clone() }).await?.with_status(200)?;
+    let refused = curious.send_purge(&dry_run).await?.problem(429)?;
+    assert!(refused.detail.contains("counts as 1000 scopes"), "{refused:?}");
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receipt_is_for_who_may_know_and_is_found_by_its_whole_position() -> Result<()> {
+    let town = Town::plan().edges(&["fra-1"]).start().await?;
+    let control = town.control()?;
+    let receipt: Receipt = control.purge(&purge("a")).await?;
+    let (by_seq, by_position) = (format!("/v1/purges/{}", receipt.seq), format!("/v1/purges/{}", receipt.position));
+
+    for grant in ["purge:default", "purge:*", "publish:www", "publish:*", "follow:edge/fra-1", "follow:dns/*", "read", "config", "admin"] {
+        let (_, reader) = control.issue(&[grant]).await?;
+        for path in [&by_seq, &by_position] {
+            let answer = reader.get(path).await?.with_status(200)?;
+            assert_eq!(answer.header("cache-control"), "no-store", "{grant}");
+            assert_eq!(answer.json::<Receipt>()?.position, receipt.position, "{grant}");
+        }
+    }
+    let (_, stranger) = control.issue(&["purge:other"]).await?;
+    for path in [&by_seq, &by_position] {
+        stranger.get(path).await?.problem(403)?;
+    }
+    let (_, purger) = control.issue(&["purge:default"]).await?;
+    let head = control.head().await?;
+    purger.get(&format!("/v1/purges/{head}")).await?.problem(403)?;
+
+    let position = receipt.position;
+    for other in [
+        Position { chain: Chain::START, ..position },
+        Position { epoch: wire::Epoch::from_bytes([7; 8]), ..position },
+        Position { seq: head + 1, ..position },
+    ] {
+        control.get(&format!("/v1/purges/{other}?timeout_ms=60000")).await?.problem(410)?;
+    }
+    control.get("/v1/purges/first").await?.problem(400)?;
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_s_token_tells_what_became_invalid_and_does_nothing_else() -> Result<()> {
+    let town = Town::plan().start().await?;
+    let control = town.control()?;
+    let (_, edge) = control.issue(&["follow:edge/fra-1"]).await?;
+    let head = control.head().await?;
+
+    for request in [
+        PurgeRequest { again_after_ms: Some(1000), ..purge("a") },
+        PurgeRequest { dry_run: true, ..purge("a") },
+        PurgeRequest { sites: vec!["www".to_owned()], ..PurgeRequest::default() },
+    ] {
+        edge.send_purge(&request).await?.problem(403)?;
+    }
+    edge.send_purge_under("k", &purge("a")).await?.problem(403)?;
+    assert_eq!(control.head().await?, head);
+    edge.send_purge(&purge("a")).await?.with_status(200)?;
     town.stop().await;
     Ok(())
 }
@@ -246,7 +339,7 @@ async fn a_thousand_long_urls_are_one_purge_and_one_more_is_refused() -> Result<
     let head = control.head().await?;
     let refused = control.send_purge(&request(1001)).await?.problem(400)?;
 
-    assert!(refused.detail.contains("1001") && refused.detail.contains("1000"), "{refused:?}");
+    assert!(refused.detail.contains("more than the 1000"), "{refused:?}");
     assert_eq!(control.head().await?, head);
     let journal = purges(&control).await?;
     assert!(matches!(journal.as_slice(), [Event { fact: Fact::Purged { scopes, .. }, .. }] if scopes.len() == 1000));

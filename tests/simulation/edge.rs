@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use config::WhenFenced;
 use edge::cores::InForce;
-use follow::{Follower, Lease, Refusal, Sent, Standing, may_load};
+use follow::{Follower, Lease, Refusal, Sent, Standing, drops_all, may_load};
 use wire::mistake::{Mistake, makes};
 use wire::{Ack, AckAnswer, Class, Epoch, Event, Fact, FeedLine, NodeName, Position, PurgeTable, Refused, Role, State};
 
@@ -67,6 +67,8 @@ pub(crate) struct Process {
     acks_again: bool,
     /// How often it took a new life, since another one was heard after it.
     reborn: u64,
+    /// Whether the history before was left for one that has not come into force yet.
+    has_left: bool,
     /// Until when a snapshot is waited for.
     asked_until: Time,
     /// Both clocks as they were read at the last heartbeat.
@@ -77,6 +79,7 @@ pub(crate) struct Process {
 #[derive(Clone, Copy, Debug)]
 struct Acking {
     number: u64,
+    epoch: Epoch,
     sent: Sent,
     until: Time,
 }
@@ -138,6 +141,7 @@ impl Edge {
             acks: 0,
             acks_again: false,
             reborn: 0,
+            has_left: false,
             asked_until: 0,
             cached: clocks,
             serving: Serving::new(),
@@ -259,13 +263,14 @@ impl Edge {
         if is_newer && !makes(Mistake::UnknownConfigAcknowledged) {
             return Vec::new();
         }
-        let other_history = process.last.is_some_and(|last| last.epoch != state.position.epoch);
-        if other_history {
-            process.lease.drop_lease();
+        let drop_all = drops_all(process.last.as_ref(), &state);
+        if process.last.is_some_and(|last| last.epoch != state.position.epoch) || process.has_left {
+            process.lease.leave_history(state.position.epoch);
             process.lease.set_applied(0);
+            process.has_left = true;
         }
         self.disk = Some(state.clone());
-        process.begin_with(state, other_history);
+        process.begin_with(state, drop_all);
         vec![Deed::Apply]
     }
 
@@ -300,7 +305,7 @@ impl Edge {
         }
         process.acks += 1;
         process.acks_again = false;
-        process.acking = Some(Acking { number: process.acks, sent: clocks, until: now + 2 * lease });
+        process.acking = Some(Acking { number: process.acks, epoch: position.epoch, sent: clocks, until: now + 2 * lease });
         let ack = Ack {
             follower: self.name.clone(),
             role: Role::Edge,
@@ -324,9 +329,12 @@ impl Edge {
         process.acking = None;
         if answer.lease_ms > 0 {
             let sent = if makes(Mistake::LeaseFromAnswer) { clocks } else { acking.sent };
-            process.lease.grant(sent, Duration::from_millis(answer.lease_ms));
+            process.lease.grant(acking.epoch, sent, Duration::from_millis(answer.lease_ms));
         }
-        process.reborn += u64::from(answer.anew);
+        if answer.anew {
+            process.reborn += 1;
+            process.lease.drop_lease();
+        }
         let again = process.acks_again;
         let mut deeds = if answer.reason == Some(Refused::OtherHistory) { self.ask_snapshot(now) } else { Vec::new() };
         if again {
@@ -398,6 +406,7 @@ impl Process {
         }
         if let Some(follower) = &mut self.follower {
             follower.set_in_force();
+            self.has_left = false;
             self.last = follower.in_force();
             self.lease.set_applied(follower.folded().seq);
         }

@@ -6,9 +6,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use edge::cores::{
-    Arrival, Begun, Buried, FillTable, Part, Place, Provenance, Said, Shared, Tombstones, Validity, may_join, may_rely, may_renew,
+    Arrival, Begun, Buried, FillTable, Part, Place, Proof, Provenance, Said, Shared, Tombstones, Validity, may_join, may_rely, may_renew,
     may_share, may_store, may_take, of_shared, renewed_at,
 };
+use follow::Standing;
 use wire::mistake::{Mistake, makes};
 use wire::{Epoch, Host, Owner, Slots, Subject, Tag, Target};
 
@@ -161,6 +162,11 @@ impl Serving {
     }
 }
 
+/// A request that looks again, as if it came now.
+fn anew(standing: Standing, generation: u64) -> Arrival {
+    Arrival { standing, generation, asks_again: true, must_be_strong: !standing.holds() }
+}
+
 /// What is found for a request.
 enum Found {
     Fresh(Entry),
@@ -216,7 +222,7 @@ impl World {
             is_lazy: is_lazy(key),
         };
         let site = (view.epoch, view.site);
-        let arrival = Arrival { standing, generation: view.generation, asks_again: false };
+        let arrival = Arrival { standing, generation: view.generation, asks_again: false, must_be_strong: !standing.holds() };
         self.show_site(at, site);
         self.visit(Visit { arrived, wish, arrival, looks: 0 });
     }
@@ -230,7 +236,7 @@ impl World {
         if visit.looks > 0 {
             let Some(view) = edge.process.as_ref().and_then(|process| process.view.as_ref()) else { return };
             // It looks again as if it came now; what it must not get is judged by when it really came.
-            visit.arrival = Arrival { standing: edge.standing(self.now), generation: view.generation, asks_again: true };
+            visit.arrival = anew(edge.standing(self.now), view.generation);
         }
         match look_up(edge, &visit, self.has_etag(visit.arrived.key)) {
             Found::Fresh(entry) => self.serve(&visit, &entry.provenance, entry.body, true, "a hit"),
@@ -460,7 +466,7 @@ impl World {
         let (at, key) = (visit.arrived.edge, visit.arrived.key);
         let Some(edge) = self.edges.get(at) else { return };
         let Some(view) = edge.process.as_ref().and_then(|process| process.view.as_ref()) else { return };
-        visit.arrival = Arrival { standing: edge.standing(self.now), generation: view.generation, asks_again: true };
+        visit.arrival = anew(edge.standing(self.now), view.generation);
         let relies = may_rely(edge.when_fenced(key), &visit.arrival.standing);
         match look_up(edge, &visit, self.has_etag(key)) {
             Found::Fresh(entry) => self.serve(&visit, &entry.provenance, entry.body, true, "a hit in place of an error"),
@@ -478,7 +484,7 @@ impl World {
         let address = Address::of(running.key);
         // What was decided by other settings is for nobody else.
         let fits = provenance.settings == visit.arrived.settings;
-        if fits && may_take(&provenance, address.place(), view.in_force(), had_started, &visit.arrival) {
+        if fits && may_take(&provenance, Proof::Strong, address.place(), view.in_force(), had_started, &visit.arrival) {
             let how = if had_started { "joined a fetch" } else { WAITED };
             return self.serve(&visit, &provenance, body, true, how);
         }

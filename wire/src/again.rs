@@ -15,11 +15,55 @@ use crate::{Fact, Mode, Owner, Scope, Timestamp};
 /// The longest that a repeat may be put off.
 pub const LONGEST_AGAIN: Duration = Duration::from_secs(3600);
 
-/// Repeats that may wait.
-const MAX_REPEATS: usize = 10_000;
+/// How much room there is for repeats, and how much of it some of them take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// How many repeats.
+    pub repeats: usize,
+    /// About how many bytes their scopes take, in memory and in a snapshot.
+    pub bytes: usize,
+}
 
-/// About how many bytes the scopes of all that wait may take.
-const MAX_BYTES: usize = 32 << 20;
+impl Room {
+    /// What all that wait may take.
+    pub const ALL: Self = Self { repeats: 10_000, bytes: 32 << 20 };
+
+    /// Returns what the repeat of a purge of these scopes takes.
+    #[must_use]
+    pub fn of(scopes: &[Scope]) -> Self {
+        Self { repeats: 1, bytes: bytes_of(scopes) }
+    }
+
+    /// Returns both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { repeats: self.repeats.saturating_add(other.repeats), bytes: self.bytes.saturating_add(other.bytes) }
+    }
+
+    /// Returns what is left of it without the other.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self { repeats: self.repeats.saturating_sub(other.repeats), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+
+    /// Returns half of it.
+    #[must_use]
+    pub fn half(self) -> Self {
+        Self { repeats: self.repeats / 2, bytes: self.bytes / 2 }
+    }
+
+    /// Tells whether it lies within the other.
+    #[must_use]
+    pub fn is_within(self, other: Self) -> bool {
+        self.repeats <= other.repeats && self.bytes <= other.bytes
+    }
+
+    /// Tells whether it is nothing.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
 
 /// A purge that is to be repeated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +86,9 @@ pub struct PendingRepeat {
 pub struct PendingRepeats {
     by_seq: BTreeMap<u64, PendingRepeat>,
     by_due: BTreeSet<(Timestamp, u64)>,
-    bytes: usize,
+    /// What all take, and what each owner's do.
+    taken: Room,
+    taken_by: BTreeMap<Owner, Room>,
 }
 
 impl PendingRepeat {
@@ -76,7 +122,7 @@ pub(crate) fn stream(seq: u64) -> String {
 
 impl PendingRepeats {
     /// Returns the repeats, the one that is due first at the beginning.
-    pub fn in_order(&self) -> impl Iterator<Item = &PendingRepeat> {
+    pub fn in_order(&self) -> impl DoubleEndedIterator<Item = &PendingRepeat> {
         self.by_due.iter().filter_map(|(_, seq)| self.by_seq.get(seq))
     }
 
@@ -92,10 +138,16 @@ impl PendingRepeats {
         self.by_seq.is_empty()
     }
 
-    /// Tells whether one more, of these scopes, may be accepted.
+    /// Returns the room that all that wait take.
     #[must_use]
-    pub fn has_room_for(&self, scopes: &[Scope]) -> bool {
-        self.is_empty() || (self.len() < MAX_REPEATS && self.bytes + bytes_of(scopes) <= MAX_BYTES)
+    pub fn taken(&self) -> Room {
+        self.taken
+    }
+
+    /// Returns the room that an owner's take.
+    #[must_use]
+    pub fn taken_by(&self, owner: &Owner) -> Room {
+        self.taken_by.get(owner).copied().unwrap_or_default()
     }
 
     /// Returns the last seq of a stream of these, or `None` where it is no such stream: the purge's own as long as its
@@ -107,15 +159,24 @@ impl PendingRepeats {
 
     pub(crate) fn put_off(&mut self, repeat: PendingRepeat) {
         self.forget(repeat.seq);
-        self.bytes += bytes_of(&repeat.scopes);
+        let room = Room::of(&repeat.scopes);
+        self.taken = self.taken.and(room);
+        let by_owner = self.taken_by.entry(repeat.owner.clone()).or_default();
+        *by_owner = by_owner.and(room);
         self.by_due.insert((repeat.due, repeat.seq));
         self.by_seq.insert(repeat.seq, repeat);
     }
 
     pub(crate) fn forget(&mut self, seq: u64) {
-        if let Some(repeat) = self.by_seq.remove(&seq) {
-            self.by_due.remove(&(repeat.due, seq));
-            self.bytes = self.bytes.saturating_sub(bytes_of(&repeat.scopes));
+        let Some(repeat) = self.by_seq.remove(&seq) else { return };
+        let room = Room::of(&repeat.scopes);
+        self.by_due.remove(&(repeat.due, seq));
+        self.taken = self.taken.without(room);
+        let left = self.taken_by(&repeat.owner).without(room);
+        if left.is_none() {
+            self.taken_by.remove(&repeat.owner);
+        } else {
+            self.taken_by.insert(repeat.owner, left);
         }
     }
 }
@@ -183,26 +244,28 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_up_to_the_bounds_and_again_when_repeats_are_done() {
-        let (mut pending, one) = (PendingRepeats::default(), scopes(&["t"]));
-        for seq in 1..=MAX_REPEATS as u64 {
-            assert!(pending.has_room_for(&one), "{seq}");
-            pending.put_off(repeat(seq, seq, &["t"]));
-        }
-        assert!(!pending.has_room_for(&one));
+    fn the_room_that_repeats_take_is_counted_for_each_owner_and_given_back() {
+        let mut pending = PendingRepeats::default();
+        let other: Owner = "other".parse().unwrap();
+        pending.put_off(repeat(1, 1, &["a", "bc"]));
+        pending.put_off(PendingRepeat { owner: other.clone(), ..repeat(2, 2, &["d"]) });
+        pending.put_off(PendingRepeat { owner: other.clone(), ..repeat(3, 3, &["e"]) });
+        let (own, theirs) = (Room { repeats: 1, bytes: 2 * 64 + 3 }, Room { repeats: 2, bytes: 2 * 65 });
+        assert_eq!((pending.taken_by(&Owner::default()), pending.taken_by(&other), pending.taken()), (own, theirs, own.and(theirs)));
         pending.forget(1);
-        assert!(pending.has_room_for(&one));
+        pending.forget(1);
+        assert_eq!((pending.taken_by(&Owner::default()), pending.taken()), (Room::default(), theirs));
+        pending.forget(2);
+        pending.forget(3);
+        assert_eq!(pending, PendingRepeats::default());
+    }
 
-        let (mut pending, long) = (PendingRepeats::default(), "t".repeat(1024));
-        let many = vec![long.as_str(); 1000];
-        let mut seq = 0;
-        while pending.has_room_for(&scopes(&many)) {
-            seq += 1;
-            pending.put_off(repeat(seq, seq, &many));
-        }
-        assert!((20..40).contains(&seq), "{seq} of about a MiB each");
-        pending.forget(1);
-        assert!(pending.has_room_for(&scopes(&many)));
+    #[test]
+    fn room_has_two_measures_and_both_must_do() {
+        let room = |repeats, bytes| Room { repeats, bytes };
+        assert!(room(2, 10).is_within(room(2, 10)) && !room(3, 1).is_within(room(2, 10)) && !room(1, 11).is_within(room(2, 10)));
+        assert_eq!((room(5, 11).half(), room(1, 9).without(room(2, 4))), (room(2, 5), room(0, 5)));
+        assert!(room(0, 0).is_none() && !room(0, 1).is_none());
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     Alias, Chain, Counted, Digest, Epoch, Event, Grant, Mode, NodeName, Owner, Position, Question, RegionName, SiteName, Timestamp,
@@ -179,6 +181,39 @@ pub enum Wait {
     None,
 }
 
+/// Scopes in one purge.
+pub const MAX_SCOPES: usize = 1000;
+
+/// Reads a list of what one purge may have; one that is longer is not read to its end.
+///
+/// # Errors
+/// Where it is longer, is no list, or has an element that can't be read.
+pub fn at_most_a_purge<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct List<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut read = Vec::new();
+            while let Some(element) = elements.next_element()? {
+                if read.len() == MAX_SCOPES {
+                    let said = format!("a list has more than the {MAX_SCOPES} scopes that one purge may have; send several purges");
+                    return Err(A::Error::custom(said));
+                }
+                read.push(element);
+            }
+            Ok(read)
+        }
+    }
+
+    deserializer.deserialize_seq(List(PhantomData))
+}
+
 /// Purges cached responses.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -187,12 +222,16 @@ pub struct PurgeRequest {
     #[schema(value_type = String)]
     pub owner: Owner,
     /// URLs: every variant, coding and slice of each.
+    #[serde(deserialize_with = "at_most_a_purge")]
     pub urls: Vec<String>,
     /// Surrogate keys.
+    #[serde(deserialize_with = "at_most_a_purge")]
     pub tags: Vec<String>,
     /// Beginnings of URLs, each with its whole host.
+    #[serde(deserialize_with = "at_most_a_purge")]
     pub prefixes: Vec<String>,
     /// Sites: all responses on their hosts.
+    #[serde(deserialize_with = "at_most_a_purge")]
     pub sites: Vec<String>,
     /// Everything of the owner.
     pub all: bool,
@@ -410,6 +449,9 @@ pub enum Refused {
     OtherHistory,
     /// It was taken out of service, or another life of it is newer.
     Retired,
+    /// A reason of a newer version.
+    #[serde(other)]
+    Other,
 }
 
 /// The answer to an ack.
@@ -570,5 +612,18 @@ mod tests {
         let read: PurgeRequest = serde_json::from_str(r#"{"tags":["a"]}"#).unwrap();
         assert_eq!((read.owner.as_str(), read.mode, read.wait, read.all), ("default", Mode::Hard, Wait::All, false));
         assert!(serde_json::from_str::<PurgeRequest>(r#"{"tag":"a"}"#).is_err());
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_for_a_purge_is_not_read_to_its_end() {
+        for list in ["urls", "tags", "prefixes", "sites"] {
+            let texts = |count: usize| vec!["\"t\""; count].join(",");
+            let whole = format!(r#"{{"{list}":[{}]}}"#, texts(MAX_SCOPES));
+            assert!(serde_json::from_str::<PurgeRequest>(&whole).is_ok(), "{list}");
+            // What comes behind the first that is too much is not even JSON.
+            let too_long = format!(r#"{{"{list}":[{},?"#, texts(MAX_SCOPES + 1));
+            let said = serde_json::from_str::<PurgeRequest>(&too_long).unwrap_err().to_string();
+            assert!(said.contains("more than the 1000"), "{list}: {said}");
+        }
     }
 }

@@ -19,15 +19,17 @@ mod state;
 mod target;
 mod time;
 mod token;
+#[cfg(test)]
+mod upgrade;
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 
-pub use again::{LONGEST_AGAIN, PendingRepeat, PendingRepeats};
+pub use again::{LONGEST_AGAIN, PendingRepeat, PendingRepeats, Room};
 pub use api::{
     Ack, AckAnswer, AliasAnswer, AliasMove, ApplyAnswer, CommitAnswer, FeedLine, FollowerReceipt, FollowerState, FollowerStatus,
-    LEASE_NONE, LOST, LiveEdge, PROTOCOL, PlannedEdge, Problem, PublishStarted, PurgePlan, PurgeRequest, Receipt, ReceiptState, Refused,
-    Role, SiteStatus, Status, TokenInfo, TokenIssued, TokenRequest, VersionList, VersionRow, Wait, lease_margin,
+    LEASE_NONE, LOST, LiveEdge, MAX_SCOPES, PROTOCOL, PlannedEdge, Problem, PublishStarted, PurgePlan, PurgeRequest, Receipt, ReceiptState,
+    Refused, Role, SiteStatus, Status, TokenInfo, TokenIssued, TokenRequest, VersionList, VersionRow, Wait, at_most_a_purge, lease_margin,
 };
 pub use digest::{BadDigest, Digest, Hasher};
 pub use event::{Class, Event, Fact};

@@ -4,6 +4,9 @@
 //! picks the slot. Two scopes that share a slot cost an extra miss, never a stale answer. Nothing is
 //! scanned and nothing is evicted. Prefixes, which no hash can match, are a short list; beyond its
 //! bound a prefix is widened to its host.
+//!
+//! What many entries have in common, such as their owner or host, has slots apart: a tag that shared one
+//! with them would take all of their entries.
 
 use std::hash::Hasher as _;
 use std::sync::RwLock;
@@ -15,11 +18,23 @@ use siphasher::sip::SipHasher13;
 use crate::mistake::{Mistake, makes};
 use crate::{Class, Event, Fact, Host, Mode, Owner, PrefixScope, Scope, Tag, Target};
 
-/// Slots in each array: two arrays of 64 Ki seqs are one MiB.
-const SLOTS: usize = 1 << 16;
+/// Slots of URLs and tags in each array: two arrays of 128 Ki seqs are two MiB.
+const SLOTS: usize = 1 << 17;
+
+/// Slots of owners and hosts.
+const COARSE: usize = 1 << 12;
+
+/// How slots are chosen. A table that was written by another rule is read as one that purged everything.
+const LAYOUT: u32 = 2;
 
 /// Prefix purges that are remembered as such.
 const MAX_PREFIXES: usize = 256;
+
+/// The longest path of a prefix that is remembered as such: no target that comes in is longer.
+const MAX_PREFIX_BYTES: usize = 8 << 10;
+
+/// The longest host there is.
+const MAX_HOST_BYTES: usize = 255;
 
 /// What an entry can be purged by.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +75,20 @@ pub struct PurgeProbe {
     prefixes: Vec<PrefixScope>,
 }
 
+impl Slots {
+    /// Tells whether all of `others` are among these: whatever purges by one of those takes the entry with these, too.
+    #[must_use]
+    pub fn hold(&self, others: &Self) -> bool {
+        others.0.iter().all(|slot| self.0.binary_search(slot).is_ok())
+    }
+
+    /// Tells whether there are none: no purge takes the entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl PurgeProbe {
     /// Tells whether the purge would take the entry with these slots, host and target.
     #[must_use]
@@ -73,6 +102,10 @@ impl PurgeProbe {
 #[derive(Debug)]
 pub struct PurgeTable {
     key: [u8; 16],
+    /// Slots of owners and hosts, behind the one of everything.
+    coarse: usize,
+    /// Slots of URLs and tags, behind those.
+    fine: usize,
     hard: Box<[AtomicU64]>,
     soft: Box<[AtomicU64]>,
     newest: AtomicU64,
@@ -99,18 +132,30 @@ enum Kind {
 }
 
 impl PurgeTable {
+    /// The memory that a table takes at the most, and so the snapshot that carries it before it is written as text: two
+    /// arrays of seqs, and as many prefixes as are remembered, each with the longest host and path.
+    pub const MOST_BYTES: u64 = {
+        let arrays = 2 * (1 + COARSE + SLOTS) * size_of::<AtomicU64>();
+        let prefixes = MAX_PREFIXES * (size_of::<PrefixPurge>() + MAX_HOST_BYTES + MAX_PREFIX_BYTES);
+        (arrays + prefixes) as u64
+    };
+
     /// Returns an empty table whose slots are chosen with `key`.
     #[must_use]
     pub fn new(key: [u8; 16]) -> Self {
         Self::sized(key, SLOTS)
     }
 
-    /// Returns an empty table with so many slots in each array, at least one.
+    /// Returns an empty table with so many slots of URLs and tags in each array, at least one.
     #[must_use]
     pub fn sized(key: [u8; 16], slots: usize) -> Self {
-        let empty = || (0..slots.clamp(1, SLOTS)).map(|_| AtomicU64::new(0)).collect();
+        let fine = slots.clamp(1, SLOTS);
+        let coarse = fine.min(COARSE);
+        let empty = || (0..1 + coarse + fine).map(|_| AtomicU64::new(0)).collect();
         Self {
             key,
+            coarse,
+            fine,
             hard: empty(),
             soft: empty(),
             newest: AtomicU64::new(0),
@@ -123,10 +168,16 @@ impl PurgeTable {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write_u8(kind as u8);
         for part in parts {
-            hasher.write_usize(part.len());
+            hasher.write_u64(part.len() as u64);
             hasher.write(part);
         }
-        u32::try_from(hasher.finish() % self.hard.len() as u64).unwrap_or(0)
+        let hash = hasher.finish();
+        let slot = match kind {
+            Kind::Everything => 0,
+            Kind::Owner | Kind::Host => 1 + hash % self.coarse as u64,
+            Kind::Url | Kind::Tag => 1 + self.coarse as u64 + hash % self.fine as u64,
+        };
+        u32::try_from(slot).unwrap_or(0)
     }
 
     /// Returns the slots that purge `subject`; they hold for this table and any with the same key.
@@ -208,7 +259,7 @@ impl PurgeTable {
                     prefixes.push(prefix.clone());
                 }
                 Scope::Prefix(prefix) if prefixes.contains(prefix) => {}
-                Scope::Prefix(prefix) if room > 0 => {
+                Scope::Prefix(prefix) if room > 0 && is_short(&prefix.path) => {
                     room -= 1;
                     prefixes.push(prefix.clone());
                 }
@@ -219,12 +270,12 @@ impl PurgeTable {
         PurgeProbe { slots, prefixes }
     }
 
-    /// Tells whether there was room.
+    /// Tells whether there was room for it.
     fn remember_prefix(&self, seq: u64, mode: Mode, host: &Host, path: &Target) -> bool {
         let mut prefixes = self.prefixes.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let at = match prefixes.iter().position(|known| &known.host == host && &known.path == path) {
             Some(at) => at,
-            None if prefixes.len() == MAX_PREFIXES => return false,
+            None if prefixes.len() >= MAX_PREFIXES || !is_short(path) => return false,
             None => {
                 prefixes.push(PrefixPurge { host: host.clone(), path: path.clone(), hard: 0, soft: 0 });
                 prefixes.len() - 1
@@ -278,6 +329,11 @@ impl PurgeTable {
     }
 }
 
+/// Tells whether a prefix is remembered as such, where there is room; a longer one is widened to its host.
+fn is_short(path: &Target) -> bool {
+    path.as_str().len() <= MAX_PREFIX_BYTES
+}
+
 fn decide(hard: u64, soft: u64, filled_at: u64) -> Matched {
     if makes(Mistake::OneSeqForBoth) && soft > hard.max(filled_at) {
         return Matched::Soft(soft);
@@ -299,6 +355,8 @@ impl Clone for PurgeTable {
 #[derive(Serialize, Deserialize)]
 struct Written {
     key: String,
+    #[serde(default)]
+    layout: u32,
     #[serde(default = "usual_slots", skip_serializing_if = "is_usual")]
     slots: usize,
     newest: u64,
@@ -323,7 +381,8 @@ impl From<&PurgeTable> for Written {
         };
         Self {
             key: hex::encode(table.key),
-            slots: table.hard.len(),
+            layout: LAYOUT,
+            slots: table.fine,
             newest: table.newest(),
             hard: sparse(&table.hard),
             soft: sparse(&table.soft),
@@ -335,9 +394,13 @@ impl From<&PurgeTable> for Written {
 impl From<Written> for PurgeTable {
     fn from(written: Written) -> Self {
         let mut key = [0; 16];
-        // A key that can't be read leaves a table whose slots fit nothing that was stored: misses, never stale answers.
-        let _ = hex::decode_to_slice(&written.key, &mut key);
+        let is_read = hex::decode_to_slice(&written.key, &mut key).is_ok();
         let table = Self::sized(key, written.slots);
+        if !is_read || written.layout != LAYOUT || table.fine != written.slots {
+            // What its slots stand for is not known here: everything was purged.
+            table.apply(written.newest, &Owner::default(), Mode::Hard, &[Scope::Unknown(serde_json::Value::Null)]);
+            return table;
+        }
         let fill = |array: &[AtomicU64], seqs: &[(u32, u64)]| {
             for (slot, seq) in seqs {
                 if let Some(cell) = array.get(*slot as usize) {
@@ -458,6 +521,45 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_that_is_too_long_to_be_remembered_is_widened_to_its_host() {
+        let page = Page::new("h", "/untouched", &[]);
+        for (length, takes) in [(MAX_PREFIX_BYTES, false), (MAX_PREFIX_BYTES + 1, true)] {
+            let table = PurgeTable::new([0; 16]);
+            let long = scope(&format!(r#"{{"prefix":"h/{}"}}"#, "p".repeat(length - 1)));
+            let probe = table.probe(&Owner::default(), std::slice::from_ref(&long));
+            table.apply(1, &Owner::default(), Mode::Hard, &[long]);
+            assert_eq!(page.matched(&table, 0) == Matched::Hard(1), takes, "{length}");
+            assert_eq!(probe.takes(&page.slots(&table), &page.host, &page.sent), takes, "{length}");
+        }
+    }
+
+    #[test]
+    fn the_slot_of_a_scope_is_the_same_on_every_machine() {
+        let table = PurgeTable::new([3; 16]);
+        let slots: Vec<_> =
+            [r#"{"all":true}"#, r#"{"tag":"t"}"#, r#"{"host":"h.example"}"#, r#"{"url":"h.example/a?b"}"#, r#"{"moon":"full"}"#]
+                .iter()
+                .map(|json| table.slot_of(&Owner::default(), &scope(json)))
+                .collect();
+        assert_eq!(slots, [2476, 39539, 1377, 22721, 0]);
+    }
+
+    #[test]
+    fn slots_hold_those_of_whatever_the_entry_says_less_of() {
+        let table = PurgeTable::new([3; 16]);
+        let slots = |tags: &[&str]| Page::new("h", "/", tags).slots(&table);
+        assert!(slots(&["a", "b"]).hold(&slots(&["b"])) && slots(&["a"]).hold(&slots(&[])));
+        assert!(!slots(&["a"]).hold(&slots(&["a", "b"])));
+        assert!(!slots(&[]).is_empty() && Slots(Box::default()).is_empty());
+        assert!(!Slots(Box::default()).hold(&slots(&[])));
+    }
+
+    #[test]
+    fn a_table_takes_no_more_than_it_says() {
+        assert!((4 << 20..5 << 20).contains(&PurgeTable::MOST_BYTES), "{}", PurgeTable::MOST_BYTES);
+    }
+
+    #[test]
     fn a_probe_says_beforehand_what_a_purge_takes_shared_slots_included() {
         let pages = [
             Page::new("h.example", "/a/b?c", &["red", "blue"]),
@@ -501,6 +603,35 @@ mod tests {
         assert!(takes(&[prefix(0), prefix(MAX_PREFIXES)]), "the second has none");
         table.apply(1000, &Owner::default(), Mode::Hard, &[prefix(0)]);
         assert!(!takes(&[prefix(0), prefix(1)]) && takes(&[prefix(MAX_PREFIXES)]));
+    }
+
+    #[test]
+    fn a_table_of_another_layout_has_purged_everything() {
+        let (table, page) = (PurgeTable::new([9; 16]), Page::new("h", "/p/q", &["t"]));
+        table.apply(7, &Owner::default(), Mode::Soft, &[scope(r#"{"tag":"other"}"#)]);
+        let mut written = serde_json::to_value(&table).unwrap();
+        for (member, value) in [("layout", 1.into()), ("key", "no key".into()), ("slots", 0.into())] {
+            let mut other = written.clone();
+            other[member] = value;
+            let back: PurgeTable = serde_json::from_value(other).unwrap();
+            assert_eq!(page.matched(&back, 6), Matched::Hard(7), "{member}");
+            assert_eq!(page.matched(&back, 7), Matched::Nothing, "{member}");
+        }
+        written.as_object_mut().unwrap().remove("layout");
+        let old: PurgeTable = serde_json::from_value(written).unwrap();
+        assert_eq!(page.matched(&old, 6), Matched::Hard(7));
+    }
+
+    #[test]
+    fn no_tag_takes_what_many_entries_have_in_common() {
+        let (table, page) = (PurgeTable::sized([5; 16], 64), Page::new("h", "/", &[]));
+        let shared = page.slots(&table);
+        let coarse = u32::try_from(table.coarse).unwrap();
+        assert_eq!(shared.0.iter().filter(|slot| **slot <= coarse).count(), 3, "everything, owner, host");
+        for n in 0..2000 {
+            let tag = table.slot_of(&Owner::default(), &scope(&format!(r#"{{"tag":"t{n}"}}"#)));
+            assert!(tag > coarse, "t{n}");
+        }
     }
 
     #[test]

@@ -135,6 +135,21 @@ impl World {
         self.ways.places.iter().map(|place| place.listen).collect()
     }
 
+    /// Returns within which time so many of a thousand purges were in force at an edge, counted from their append: the
+    /// upper end of the histogram's bucket.
+    pub(crate) async fn in_force_within(&self, number: usize, share: f64) -> Result<Duration> {
+        let admin = self.ways.places.get(number).context("no such edge")?.admin;
+        let text = client()?.get(format!("http://{admin}/metrics")).send().await?.text().await?;
+        let buckets = text.lines().filter_map(|line| {
+            let (upper, count) = line.strip_prefix("atoll_edge_purge_seconds_bucket{le=\"")?.split_once("\"} ")?;
+            Some((upper.parse::<f64>().unwrap_or(f64::INFINITY), count.parse::<f64>().ok()?))
+        });
+        let buckets: Vec<_> = buckets.collect();
+        let all = buckets.last().context("no purge was counted")?.1;
+        let upper = buckets.iter().find(|(_, count)| *count >= all * share / 1000.0).context("an empty histogram")?.0;
+        Ok(Duration::try_from_secs_f64(upper).unwrap_or(Duration::MAX))
+    }
+
     /// Returns the names of the edges.
     pub(crate) fn names(&self) -> Vec<String> {
         self.edges.iter().map(|edge| edge.name().to_owned()).collect()

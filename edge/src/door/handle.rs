@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -83,8 +83,8 @@ fn open(edge: &Arc<Edge>, admission: &Arc<Admission>, socket: TcpStream) -> io::
 async fn handle(edge: Arc<Edge>, request: actix_http::Request) -> Result<actix_http::Response<Answering>, Infallible> {
     let exchange = request.conn_data::<Link>().and_then(|link| link.borrow_mut().take());
     let peer = request.peer_addr();
-    let (Some(exchange), Some(peer)) = (exchange, peer) else { return Ok(write(Refusal::NotReady.respond(), None)) };
-    let Some(asked) = exchange.take_asked() else { return Ok(write(Refusal::NotReady.respond(), None)) };
+    let (Some(exchange), Some(peer)) = (exchange, peer) else { return Ok(not_ready(&edge, peer)) };
+    let Some(asked) = exchange.take_asked() else { return Ok(not_ready(&edge, Some(peer))) };
     let body = exchange.has_body().then(|| Incoming::of(&exchange));
     let mut response = edge::answer(&edge, Request { asked, body, peer, exchange: Arc::clone(&exchange) }).await;
     // What a tunnel carried was its answer.
@@ -105,6 +105,12 @@ async fn handle(edge: Arc<Edge>, request: actix_http::Request) -> Result<actix_h
     }
     exchange.begin_answer();
     Ok(write(response, Some(exchange)))
+}
+
+/// The door has put no request there.
+fn not_ready(edge: &Edge, peer: Option<SocketAddr>) -> actix_http::Response<Answering> {
+    let peer = peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    write(edge::refuse(edge, &Refusal::NotReady, peer), None)
 }
 
 fn write(mut response: Response, exchange: Option<Arc<Exchange>>) -> actix_http::Response<Answering> {

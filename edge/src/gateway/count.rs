@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::Rule;
+use follow::boottime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wire::{Counted, PurgeProbe, Question, QuestionAnswer};
@@ -19,14 +20,39 @@ use crate::validity::Validity;
 /// Questions that wait for the one that is being answered. Beyond it the origin goes on without an answer.
 pub(crate) const QUESTIONS: usize = 16;
 
+/// How long after it was heard a question is still answered. Nobody waits for its answer as long as that, and going over
+/// all that is stored is work.
+const AWAITED: Duration = Duration::from_secs(60);
+
 /// How long an origin may take to hear an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Answers what is asked until it is stopped.
-pub(crate) async fn answer_questions(edge: Arc<Edge>, mut asked: mpsc::Receiver<Question>, stop: CancellationToken) {
+/// A question that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    question: Question,
+    /// CLOCK_BOOTTIME at which it was heard.
+    heard: Duration,
+}
+
+impl Asked {
+    pub(crate) fn now(question: Question) -> Self {
+        Self { question, heard: boottime() }
+    }
+
+    /// Tells whether anybody may still wait for its answer.
+    fn is_awaited(&self, now: Duration) -> bool {
+        now.saturating_sub(self.heard) < AWAITED
+    }
+}
+
+/// Answers what is asked until it is stopped, one question at a time; those are left out for which nobody waits any more.
+pub(crate) async fn answer_questions(edge: Arc<Edge>, mut asked: mpsc::Receiver<Asked>, stop: CancellationToken) {
     let answering = async {
-        while let Some(question) = asked.recv().await {
-            answer(&edge, question).await;
+        while let Some(asked) = asked.recv().await {
+            if asked.is_awaited(boottime()) {
+                answer(&edge, asked.question).await;
+            }
         }
     };
     tokio::select! {
@@ -70,4 +96,17 @@ fn is_taken(entry: &Entry, key: &CacheKey, view: &View, probe: &PurgeProbe) -> b
         Some(Rule::Site(_)) | None => false,
     };
     probe.takes(&provenance.slots, &key.host, &key.target) && may_be_used()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_counted_for_who_waits_no_more() {
+        let question = Question { id: 1, owner: wire::Owner::default(), scopes: Vec::new() };
+        let asked = Asked { question, heard: Duration::from_secs(100) };
+        assert!(asked.is_awaited(Duration::from_secs(100)) && asked.is_awaited(Duration::from_millis(159_999)));
+        assert!(!asked.is_awaited(Duration::from_secs(160)));
+    }
 }

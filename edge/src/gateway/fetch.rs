@@ -25,7 +25,7 @@ use crate::edge::Edge;
 use crate::message::ByteStream;
 use crate::refuse::Refusal;
 use crate::rules::{NotStored, fields, update};
-use crate::validity::may_renew;
+use crate::validity::{Proof, Said, may_renew, renewed_at};
 
 /// A body up to this size is compressed before it is stored, so that the first hit has it: it takes a few
 /// milliseconds. A larger one is compressed behind it.
@@ -91,7 +91,8 @@ impl Run<'_> {
             && let Some(whole) = parts::complete(self.edge, &self.job, &entry, missing).await
         {
             let whole = Arc::new(whole);
-            self.fill.say(Progress::Entry(Arc::clone(&whole)));
+            // Parts are joined by a strong ETag alone.
+            self.fill.say(Progress::Entry(Arc::clone(&whole), Proof::Strong));
             let _ = lead.send(Led::Entry(whole, true));
             return;
         }
@@ -152,11 +153,11 @@ impl Run<'_> {
         let mut received = answer.headers.clone();
         date_it(&mut received);
         let received = update::by_304(&entry.head.headers, &received);
-        match renewed(self.edge, &self.job, start, entry, answer.headers) {
+        match renewed(self.edge, &self.job, start, entry, Said::NotModified, answer.headers) {
             Ok(renewed) => {
                 let renewed = Arc::new(renewed);
                 self.job.store(self.edge, start, &renewed, Some(entry));
-                self.fill.say(Progress::Entry(Arc::clone(&renewed)));
+                self.fill.say(Progress::Entry(Arc::clone(&renewed), Proof::by_304(entry.head.has_strong_etag())));
                 let _ = lead.send(Led::Entry(renewed, true));
             }
             Err(reason) => {
@@ -268,8 +269,16 @@ impl Run<'_> {
 }
 
 /// Returns an entry with the fields that a 304 for it, or a 200 to HEAD, brought (RFC 9111, 4.3.4 and 4.3.5).
-/// It counts as fetched at `start`: a 304 says that the body is right at that position, which a HEAD does not.
-pub(crate) fn renewed(edge: &Edge, job: &Job, start: &Start, entry: &Entry, mut received: HeaderMap) -> Result<Entry, NotStored> {
+/// It counts as fetched at `start` where the upstream said that the body is right at that position (P4).
+pub(crate) fn renewed(
+    edge: &Edge,
+    job: &Job,
+    start: &Start,
+    entry: &Entry,
+    said: Said,
+    mut received: HeaderMap,
+) -> Result<Entry, NotStored> {
+    let start = &Start { filled_at: renewed_at(said, entry.head.provenance.filled_at, start.filled_at), ..start.clone() };
     date_it(&mut received);
     let mut headers = update::by_304(&entry.head.headers, &received);
     // Of the body that is stored, whose framing no longer matters.

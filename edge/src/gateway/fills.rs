@@ -11,6 +11,7 @@ use super::flow::Flow;
 use super::key::CacheKey;
 use crate::door::Exchange;
 use crate::refuse::Refusal;
+use crate::validity::Proof;
 
 /// What those who wait for a fill learn of it.
 #[derive(Clone, Debug)]
@@ -19,8 +20,8 @@ pub(crate) enum Progress {
     Waiting,
     /// The response may be shared; its body flows.
     Shared(Arc<Head>, Arc<Flow>),
-    /// A stored response was found to be right, or is complete.
-    Entry(Arc<Entry>),
+    /// A stored response was found to be right, or is complete, and what proves that.
+    Entry(Arc<Entry>, Proof),
     /// The response is for who asked alone: fetch for yourself.
     NotShared,
     /// No response came.

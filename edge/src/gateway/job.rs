@@ -5,7 +5,7 @@ use std::sync::Arc;
 use config::{Route, Upstream};
 use http::header::{AUTHORIZATION, COOKIE, DATE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
 use http::{HeaderMap, Method, StatusCode};
-use wire::{Subject, Tag, Target, Timestamp};
+use wire::{PurgeTable, Subject, Tag, Target, Timestamp};
 
 use super::entry::{Entry, Head};
 use super::key::CacheKey;
@@ -13,6 +13,7 @@ use super::lookup::{Trouble, may_stand_in};
 use super::upstream::{Answer, Call};
 use crate::applied::View;
 use crate::edge::Edge;
+use crate::metrics::Metrics;
 use crate::refuse::Refusal;
 use crate::rules::vary::{self, Variance};
 use crate::rules::{Directives, NotStored, Policy, RequestFacts, date, fields, groups, storable};
@@ -118,18 +119,45 @@ impl Job {
 
     /// Returns the slots of whatever purges a response with these tags.
     pub(crate) fn slots(&self, view: &View, tags: &[Tag]) -> wire::Slots {
+        self.slots_in(&view.purges, tags)
+    }
+
+    fn slots_in(&self, purges: &PurgeTable, tags: &[Tag]) -> wire::Slots {
         let keyed = (self.sent != self.key.target).then_some(&self.key.target);
-        view.purges.slots(&Subject { owner: &self.route.owner, host: &self.key.host, sent: &self.sent, keyed, tags })
+        purges.slots(&Subject { owner: &self.route.owner, host: &self.key.host, sent: &self.sent, keyed, tags })
+    }
+
+    /// Tells whether every purge that names a response takes its entry: what the fields that are stored say now is read
+    /// once more, and nothing of it is missing from what purges go by.
+    fn is_purgeable(&self, purges: &PurgeTable, head: &Head) -> bool {
+        let (named, groups) = (fields::tags(&head.headers), groups::tags(&head.headers, self.key.scheme.as_str(), &self.key.host));
+        let (Ok(mut tags), Ok(groups)) = (named, groups) else { return false };
+        tags.extend(groups);
+        let slots = &head.provenance.slots;
+        !slots.is_empty() && slots.hold(&self.slots_in(purges, &tags)) && tags.iter().all(|tag| head.tags.contains(tag))
+    }
+
+    /// Counts an entry that is stored where some purge could not take it.
+    fn watch(&self, metrics: &Metrics, is_purgeable: bool) {
+        if !is_purgeable {
+            metrics.unpurgeable_entries.inc();
+            tracing::error!(key = %self.key, "an entry was stored that some purge can't take");
+        }
     }
 
     /// Stores an entry, unless something passed meanwhile that it must not outlive. `of` is the stored one that it
     /// was made of.
     pub(crate) fn store(&self, edge: &Edge, start: &Start, entry: &Arc<Entry>, of: Option<&Entry>) {
         let responses = &edge.responses;
+        let is_purgeable = self.is_purgeable(&start.view.purges, &entry.head);
         responses.store(&self.key, entry, of, || {
             let Some(view) = edge.applied.view() else { return false };
             let buried = Buried { at_start: start.tombstone, now: responses.tombstones.generation(&self.key) };
-            may_store(&entry.head.provenance, self.key.place(), view.in_force(), buried)
+            let may_store = may_store(&entry.head.provenance, self.key.place(), view.in_force(), buried);
+            if may_store {
+                self.watch(&edge.metrics, is_purgeable);
+            }
+            may_store
         });
     }
 
@@ -155,5 +183,89 @@ pub(crate) fn date_it(headers: &mut HeaderMap) {
         && let Ok(now) = date::imf(Timestamp::now()).parse()
     {
         headers.insert(DATE, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::Scheme;
+    use crate::rules::StoreTerms;
+    use crate::rules::testing::headers;
+    use crate::rules::vary::Selection;
+    use std::time::Duration;
+
+    fn job() -> Job {
+        let network = config::Network::from_json(&serde_json::json!({
+            "upstreams": { "u": { "servers": ["http://127.0.0.1:1"] } },
+            "routes": { "r": { "hosts": ["*"], "upstream": "u", "query": "none" } },
+        }))
+        .unwrap();
+        let key = CacheKey { scheme: Scheme::Http, host: "h".parse().unwrap(), target: "/a".parse().unwrap() };
+        Job {
+            key,
+            sent: "/a?b".parse().unwrap(),
+            route: network.routes.values().next().unwrap().clone(),
+            upstream: network.upstreams.values().next().unwrap().clone(),
+            headers: HeaderMap::new(),
+            entry: None,
+        }
+    }
+
+    /// A head with these fields that goes by `tags`.
+    fn head(job: &Job, purges: &PurgeTable, lines: &[(&str, &str)], tags: &[&str]) -> Head {
+        let tags: Vec<Tag> = tags.iter().map(|tag| tag.parse().unwrap()).collect();
+        let terms = StoreTerms {
+            lifetime: Duration::from_secs(10),
+            initial_age: Duration::ZERO,
+            must_revalidate: false,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            disconnected: Duration::ZERO,
+            no_cache: false,
+            dropped_on_reuse: vec![],
+        };
+        let slots = job.slots_in(purges, &tags);
+        Head {
+            status: StatusCode::OK,
+            headers: headers(lines),
+            length: None,
+            selection: Selection::default(),
+            terms,
+            tags: tags.into(),
+            provenance: Provenance { filled_at: 1, generation: 0, settings: 1, slots },
+            received_boot: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn an_entry_that_some_purge_could_not_take_is_counted() {
+        let (job, purges, metrics) = (job(), PurgeTable::new([3; 16]), Metrics::new());
+        let lines = [("surrogate-key", "a b"), ("cache-tag", "c"), ("cache-groups", "\"g\"")];
+        let tags = ["a", "b", "c", "cache-group:http://h/g"];
+        let sound = head(&job, &purges, &lines, &tags);
+        let with_more = head(&job, &purges, &lines, &["a", "b", "c", "cache-group:http://h/g", "of-the-body-before"]);
+        let of_another_url = {
+            let slots = Job { sent: "/x".parse().unwrap(), ..job.clone() }.slots_in(&purges, &sound.tags);
+            Head { provenance: Provenance { slots, ..sound.provenance.clone() }, ..sound.clone() }
+        };
+        let by_another_key = head(&job, &PurgeTable::new([4; 16]), &lines, &tags);
+        let untagged = Head { tags: Vec::<Tag>::new().into(), ..sound.clone() };
+        let cases = [
+            (sound, true),
+            (with_more, true),
+            (head(&job, &purges, &[], &[]), true),
+            (head(&job, &purges, &lines, &tags[1..]), false),
+            (head(&job, &purges, &lines, &tags[..3]), false),
+            (of_another_url, false),
+            (by_another_key, false),
+            (untagged, false),
+            (head(&job, &purges, &[("surrogate-key", "\u{fc}")], &[]), false),
+        ];
+        for (at, (head, is_purgeable)) in cases.iter().enumerate() {
+            assert_eq!(job.is_purgeable(&purges, head), *is_purgeable, "case {at}");
+            job.watch(&metrics, job.is_purgeable(&purges, head));
+        }
+        assert_eq!(metrics.unpurgeable_entries.get(), 6);
     }
 }

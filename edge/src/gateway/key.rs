@@ -49,6 +49,9 @@ impl fmt::Display for CacheKey {
 /// Slots of the tombstones: 64 Ki generations are 512 KiB.
 const SLOTS: usize = 1 << 16;
 
+/// What they take of an edge's memory.
+pub(crate) const TOMBSTONES_BYTES: u64 = (SLOTS * size_of::<AtomicU64>()) as u64;
+
 /// Which keys an unsafe method invalidated here (P8): a generation per slot. A fill remembers the
 /// generation that it began with and stores nothing when it has changed. Keys that share a slot cost
 /// a fill that is not stored.

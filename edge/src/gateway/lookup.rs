@@ -7,7 +7,6 @@ use std::time::Duration;
 use config::{Route, WhenFenced};
 use follow::Standing;
 use http::HeaderMap;
-use wire::PurgeTable;
 
 use super::entry::{Entry, Stored};
 use crate::rules::Wishes;
@@ -19,7 +18,7 @@ pub(crate) struct Moment {
     /// CLOCK_BOOTTIME.
     pub(crate) boot: Duration,
     pub(crate) standing: Standing,
-    /// The history that this node follows.
+    /// The history that this node followed then.
     pub(crate) generation: u64,
 }
 
@@ -91,22 +90,26 @@ impl Why {
     }
 }
 
-/// Finds what a request may be answered with.
+/// Decides whether a route answers nothing at the moment: the node is fenced, and the route refuses then (P7).
+pub(crate) fn refuses(route: &Route, standing: &Standing) -> bool {
+    !standing.holds() && route.when_fenced == WhenFenced::Refuse
+}
+
+/// Finds what a request may be answered with. `in_force` is of one view, and no older than the moment.
 pub(crate) fn find(
     stored: Option<&Stored>,
     route: &Route,
-    purges: &PurgeTable,
+    in_force: InForce<'_>,
     place: Place<'_>,
     upstream_request: &HeaderMap,
     wishes: &Wishes,
     moment: &Moment,
 ) -> Found {
-    if !moment.standing.holds() && route.when_fenced == WhenFenced::Refuse {
+    if refuses(route, &moment.standing) {
         return Found::Refuse;
     }
     let Some(stored) = stored else { return Found::Nothing(Why::Miss) };
     let Some(entry) = stored.select(upstream_request) else { return Found::Nothing(Why::VaryMiss) };
-    let in_force = InForce { purges, generation: moment.generation };
     let validity = entry.head.provenance.validity(place, in_force, route.settings);
     match validity {
         Validity::Purged => return Found::Nothing(Why::Purged),
@@ -175,7 +178,7 @@ mod tests {
     use bytes::Bytes;
     use config::Network;
     use http::StatusCode;
-    use wire::{Host, Mode, Owner, Scope, Subject, Target};
+    use wire::{Host, Mode, Owner, PurgeTable, Scope, Subject, Target};
 
     struct World {
         network: Network,
@@ -235,9 +238,11 @@ mod tests {
 
         fn find(&self, stored: &Stored, at: u64, fenced_for: Option<u64>) -> String {
             let standing = Standing { applied: 9, fenced_for: fenced_for.map(Duration::from_secs) };
-            let moment = Moment { boot: Duration::from_secs(at), standing, generation: 0 };
+            // The request came in another history than the one that is in force by now: that one counts.
+            let moment = Moment { boot: Duration::from_secs(at), standing, generation: 7 };
+            let in_force = InForce { purges: &self.purges, generation: 0 };
             let place = Place { host: &self.host, target: &self.target };
-            match find(Some(stored), self.route(), &self.purges, place, &HeaderMap::new(), &self.wishes, &moment) {
+            match find(Some(stored), self.route(), in_force, place, &HeaderMap::new(), &self.wishes, &moment) {
                 Found::Fresh(_) => "fresh".to_owned(),
                 Found::StaleWhileRevalidate(_, why) => format!("serve, {}", why.as_str()),
                 Found::Stale(_) => "serve, stale".to_owned(),
@@ -316,6 +321,8 @@ mod tests {
         assert_eq!(world.find(&weak(&world), 100, Some(1)), "fetch, fenced");
         let world = World::new("refuse".into());
         assert_eq!(world.find(&strong(&world), 100, Some(1)), "refuse");
+        let standing = |fenced_for| Standing { applied: 9, fenced_for };
+        assert!(refuses(world.route(), &standing(Some(Duration::ZERO))) && !refuses(world.route(), &standing(None)));
         let world = World::new(serde_json::json!({ "serve_for": "1m" }));
         assert_eq!(world.find(&weak(&world), 100, Some(59)), "fresh");
         assert_eq!(world.find(&weak(&world), 100, Some(60)), "fetch, fenced");

@@ -31,10 +31,10 @@ mod count;
 pub use fill_table::{Begun, FillTable, Part};
 pub use key::Tombstones;
 
-pub(crate) use count::{QUESTIONS, answer_questions};
+pub(crate) use count::{Asked, QUESTIONS, answer_questions};
 pub(crate) use entry::{Content, Entry, Stored};
 pub(crate) use forward::{Client, upstream_headers};
-pub(crate) use key::{CacheKey, Scheme};
+pub(crate) use key::{CacheKey, Scheme, TOMBSTONES_BYTES};
 pub(crate) use lookup::{Found, Moment, find};
 pub(crate) use position::{Footing, WaitingRoom, settle};
 pub(crate) use purge::{Purging, forward_purge, is_purge};

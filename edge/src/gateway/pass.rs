@@ -25,7 +25,7 @@ use crate::rules::fields;
 use crate::rules::groups::{self, Groups};
 use crate::rules::invalidate::{self, Place};
 use crate::rules::update::{self, HeadVerdict, StoredGet};
-use crate::validity::{Said, renewed_at};
+use crate::validity::Said;
 
 /// How long an answer waits until the groups that it makes invalid are so at this edge.
 const GROUPS_IN_FORCE: Duration = Duration::from_millis(500);
@@ -59,18 +59,17 @@ pub(crate) async fn head(edge: &Arc<Edge>, job: &Job, inform: Inform) -> Result<
             HeadVerdict::Invalidate => {
                 edge.responses.invalidate(&job.key);
             }
-            HeadVerdict::Update(_) => refresh(edge, job, start, entry, answer.headers.clone()),
+            HeadVerdict::Update(_) => refresh(edge, job, &start, entry, answer.headers.clone()),
         }
     }
     Ok(answer)
 }
 
 /// The body is as old as it was: its position is not raised.
-fn refresh(edge: &Edge, job: &Job, mut start: Start, entry: &Entry, mut received: HeaderMap) {
-    start.filled_at = renewed_at(Said::Head, entry.head.provenance.filled_at, start.filled_at);
+fn refresh(edge: &Edge, job: &Job, start: &Start, entry: &Entry, mut received: HeaderMap) {
     fields::drop_hop_by_hop(&mut received);
-    match fetch::renewed(edge, job, &start, entry, received) {
-        Ok(renewed) => job.store(edge, &start, &Arc::new(renewed), Some(entry)),
+    match fetch::renewed(edge, job, start, entry, Said::Head, received) {
+        Ok(renewed) => job.store(edge, start, &Arc::new(renewed), Some(entry)),
         Err(reason) if reason.is_of_response() => {
             edge.responses.invalidate(&job.key);
         }
@@ -123,15 +122,26 @@ pub(crate) async fn send_and_invalidate(edge: Arc<Edge>, passing: Passing) -> Re
 
 /// Makes a URL of the request's origin invalid, by the rule that answers for it: here at once, and through the
 /// journal everywhere. Returns the generation of its key from here on.
+///
+/// The journal is told the target as it was sent: its origin adds the one that is keyed, by the configuration that is
+/// in force there. This edge's may be another, and so may its key be.
 fn invalidate_url(edge: &Edge, job: &Job, target: &Target) -> Option<u64> {
     let view = edge.applied.view()?;
     let Some(Rule::Route(route)) = view.network.rule_for(&job.key.host, target.path()) else { return None };
-    let target = route.keyed(target);
-    let generation = edge.responses.invalidate(&CacheKey { target: target.clone(), ..job.key.clone() });
+    let [keyed, sent] = keys(&job.key, route.keyed(target), target);
+    let generation = edge.responses.invalidate(&keyed);
+    if sent != keyed {
+        edge.responses.invalidate(&sent);
+    }
     if job.route.unsafe_invalidates == UnsafeInvalidates::Everywhere {
-        edge.responses.announcer.announce(&route.owner, Invalid::Url(job.key.host.clone(), target));
+        edge.responses.announcer.announce(&route.owner, Invalid::Url(sent.host, sent.target));
     }
     Some(generation)
+}
+
+/// Returns the keys of a URL beside that of a request: as its route files it, and as it was sent.
+fn keys(of: &CacheKey, keyed: Target, sent: &Target) -> [CacheKey; 2] {
+    [keyed, sent.clone()].map(|target| CacheKey { target, ..of.clone() })
 }
 
 /// A group may be of any number of URLs, so it is made invalid by the journal; the answer waits until that is in
@@ -196,4 +206,18 @@ fn keep(edge: Arc<Edge>, job: Job, start: Start, answer: Answer) -> Answer {
         chunk.map(|chunk| (chunk, (body, keeping, excess)))
     });
     Answer { status: answer.status, headers: answer.headers, length, body: Box::pin(body), switched: None, on_wire: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::Scheme;
+
+    #[test]
+    fn a_url_is_made_invalid_as_it_is_filed_and_as_it_was_sent() {
+        let target = |text: &str| text.parse::<Target>().unwrap();
+        let of = CacheKey { scheme: Scheme::Https, host: "h".parse().unwrap(), target: target("/other") };
+        let keys = keys(&of, target("/a"), &target("/a?utm_source=x"));
+        assert_eq!(keys.map(|key| key.to_string()), ["https://h/a", "https://h/a?utm_source=x"]);
+    }
 }

@@ -53,7 +53,7 @@ impl Footing {
         let position = self.in_force.and_then(|position| HeaderValue::try_from(position.to_string()).ok());
         match position {
             Some(position) => headers.insert(POSITION, position),
-            // What an upstream says of positions is none of this journal's.
+            // What an upstream says of positions is none of this journal's; it has been taken off long since.
             None => headers.remove(POSITION),
         };
     }

@@ -87,7 +87,7 @@ impl Responses {
         self.memory.change(HeldKey::Response(key.clone()), |held| {
             let stored = if let Some(Held::Responses(stored)) = &held { (**stored).clone() } else { Stored::default() };
             let is_there = |of: &Entry| stored.variants.iter().any(|known| std::ptr::eq(known.as_ref(), of));
-            if !may() || !of.is_none_or(is_there) {
+            if !of.is_none_or(is_there) || !may() {
                 return held;
             }
             Some(Held::Responses(Arc::new(stored.with(Arc::clone(entry)))))

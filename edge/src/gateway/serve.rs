@@ -17,7 +17,7 @@ use super::fills::{Fill, Progress};
 use super::forward::{Client, fits_upstream, is_loop, upstream_headers};
 use super::job::Job;
 use super::key::CacheKey;
-use super::lookup::{Found, Moment, Trouble, Why, find, may_stand_in};
+use super::lookup::{Found, Moment, Trouble, Why, find, may_stand_in, refuses};
 use super::parts::{self, Fit};
 use super::pass::{self, Passing};
 use super::position::{Footing, in_doubt};
@@ -25,7 +25,7 @@ use super::tunnel;
 use super::upstream::{Call, Inform};
 use crate::applied::View;
 use crate::door::Exchange;
-use crate::edge::Edge;
+use crate::edge::{CACHE_STATUS, Edge, Ground};
 use crate::message::{ByteStream, Response};
 use crate::normalise::Ask;
 use crate::outcome::{Answer, Outcome};
@@ -33,7 +33,7 @@ use crate::refuse::Refusal;
 use crate::represent;
 use crate::rules::conditional::{self, Validators, Voice};
 use crate::rules::{Forward, Wishes, date, fields};
-use crate::validity::{self, Arrival, may_join};
+use crate::validity::{self, Arrival, Proof, may_join};
 
 /// How often a request that could not share a fetch looks again before it fetches for itself.
 const LOOKS: usize = 3;
@@ -87,7 +87,7 @@ pub(crate) async fn serve(
     let wishes = Wishes::of(&ask.headers, route.honour_request_directives);
     let visit = Visit { edge, view, route, upstream, ask, key, headers, wishes, exchange, is_behind: footing.is_behind };
     let answered = match ask.method {
-        Method::GET if route.upgrade && exchange.upgrades() => visit.tunnel().await,
+        Method::GET if route.upgrade && exchange.upgrades() => visit.tunnel(&moment).await,
         Method::GET | Method::HEAD => visit.read(moment).await,
         _ => visit.pass(body).await,
     };
@@ -143,7 +143,7 @@ impl Visit<'_> {
             }
             // P8: a fetch that began before an unsafe method was answered is not for who came after.
             let generation = self.edge.responses.tombstones.generation(&self.key);
-            let arrival = Arrival { standing: moment.standing, generation: moment.generation, asks_again: ask_again || self.is_behind };
+            let arrival = self.arrival(&moment, ask_again);
             let (fill, had_started) = match self.edge.responses.fills.take_part(&self.key, generation, may_join(&arrival)) {
                 Part::Lead(fill, before) => return self.lead(fill, before, entry, why).await,
                 Part::Join(fill) => (fill, true),
@@ -165,7 +165,19 @@ impl Visit<'_> {
     }
 
     pub(super) fn now(&self) -> Moment {
-        Moment { boot: boottime(), standing: self.edge.lease.standing(), generation: self.current_view().generation }
+        let Ground { view, standing } = Ground::of(self.edge);
+        let generation = view.map_or(self.view.generation, |view| view.generation);
+        Moment { boot: boottime(), standing, generation }
+    }
+
+    /// What this request is to a fetch that others started.
+    fn arrival(&self, moment: &Moment, asks_again: bool) -> Arrival {
+        Arrival {
+            standing: moment.standing,
+            generation: moment.generation,
+            asks_again: asks_again || self.is_behind,
+            must_be_strong: self.is_behind || !moment.standing.holds(),
+        }
     }
 
     /// What is in force at this moment, which may be more than when the request came.
@@ -174,13 +186,17 @@ impl Visit<'_> {
     }
 
     fn look_up(&self, moment: &Moment) -> Found {
+        // Before anything else: a route that refuses asks no upstream either.
+        if refuses(self.route, &moment.standing) {
+            return Found::Refuse;
+        }
         let view = self.current_view();
         // Who came under settings that no longer hold must not rely on what they brought.
         if view.network.routes.get(&self.route.name).map(|route| route.settings) != Some(self.route.settings) {
             return Found::Nothing(Why::Settings);
         }
         let stored = self.edge.responses.stored(&self.key);
-        let found = find(stored.as_deref(), self.route, &view.purges, self.key.place(), &self.headers, &self.wishes, moment);
+        let found = find(stored.as_deref(), self.route, view.in_force(), self.key.place(), &self.headers, &self.wishes, moment);
         if self.is_behind { in_doubt(found) } else { found }
     }
 
@@ -236,7 +252,7 @@ impl Visit<'_> {
     async fn follow(&self, fill: &Fill, had_started: bool, entry: Option<Arc<Entry>>, why: Why, arrival: &Arrival) -> Followed {
         fill.informs(self.exchange);
         match fill.outcome().await {
-            Progress::Shared(head, flow) if self.may_take(&head, had_started, arrival) => {
+            Progress::Shared(head, flow) if self.may_take(&head, Proof::Strong, had_started, arrival) => {
                 let Some(body) = flow.read() else { return Followed::NotForUs };
                 let mut headers = head.headers.clone();
                 // What only the first client gets.
@@ -245,7 +261,7 @@ impl Visit<'_> {
                 });
                 Followed::Answer(Box::new(collapsed(self.serve_flow(&head, body, why, headers))))
             }
-            Progress::Entry(renewed) if self.may_take(&renewed.head, had_started, arrival) => {
+            Progress::Entry(renewed, proof) if self.may_take(&renewed.head, proof, had_started, arrival) => {
                 Followed::Answer(Box::new(collapsed(self.revalidated(&renewed, why, true))))
             }
             Progress::Failed(refusal) => {
@@ -255,13 +271,13 @@ impl Visit<'_> {
                 let led = self.lead(Arc::new(Fill::new()), None, entry, why).await;
                 Followed::Answer(Box::new(led.unwrap_or_else(|refusal| Self::unanswered(&refusal, why))))
             }
-            Progress::Shared(..) | Progress::Entry(_) | Progress::Waiting => Followed::NotForUs,
+            Progress::Shared(..) | Progress::Entry(..) | Progress::Waiting => Followed::NotForUs,
         }
     }
 
-    fn may_take(&self, head: &Head, had_started: bool, arrival: &Arrival) -> bool {
+    fn may_take(&self, head: &Head, proof: Proof, had_started: bool, arrival: &Arrival) -> bool {
         let fits = head.selection.matches(&self.headers) && head.provenance.settings == self.route.settings;
-        fits && validity::may_take(&head.provenance, self.key.place(), self.current_view().in_force(), had_started, arrival)
+        fits && validity::may_take(&head.provenance, proof, self.key.place(), self.current_view().in_force(), had_started, arrival)
     }
 
     /// Looks once more for something that may stand in for an error: what was purged or fenced meanwhile may not.
@@ -333,7 +349,7 @@ impl Visit<'_> {
     }
 
     /// A websocket, where the upstream agrees.
-    async fn tunnel(&self) -> Result<Answer, Refusal> {
+    async fn tunnel(&self, moment: &Moment) -> Result<Answer, Refusal> {
         let mut headers = self.headers.clone();
         tunnel::ask_for_it(&mut headers);
         self.edge.metrics.upstream_requests.inc();
@@ -352,6 +368,9 @@ impl Visit<'_> {
             let upstream = switched.await.map_err(|_| Refusal::UpstreamFailed)?;
             let mut headers = answer.headers;
             fields::drop_hop_by_hop(&mut headers);
+            fields::drop_for_client(&mut headers, self.route.keep_tags);
+            // It is written before bytes are carried, and the answer itself when they have been.
+            headers.append(CACHE_STATUS, outcome.clone().of_standing(&moment.standing).status.value());
             tunnel::run(self.exchange, headers, upstream).await;
             return Ok(Answer { response: Response::new(StatusCode::SWITCHING_PROTOCOLS), outcome });
         }

@@ -76,12 +76,15 @@ pub(crate) enum BadTags {
     Invalid,
 }
 
+/// The position of the journal that a reader is told of: the edge's own to say, and nobody else's.
+const POSITION: &str = "atoll-position";
+
 /// Returns the fields of an interim response that go on to the client (RFC 9110, 7.6.1 and 15.2).
 pub(crate) fn interim(headers: &HeaderMap) -> HeaderMap {
     let mut passed = headers.clone();
     drop_hop_by_hop(&mut passed);
-    for framing in ["content-length", "trailer"] {
-        passed.remove(framing);
+    for name in ["content-length", "trailer", POSITION] {
+        passed.remove(name);
     }
     passed
 }
@@ -157,10 +160,11 @@ pub(crate) fn upstream_request(client: &HeaderMap, allowed: &[HeaderName], is_sh
 }
 
 /// Drops from an answer what is meant for caches such as this one: Surrogate-Control, our own targeted field
-/// and, unless the route keeps them, the tags. CDN-Cache-Control stays: a CDN before us may read it (RFC 9213, 2.2).
+/// and, unless the route keeps them, the tags; and what an upstream says of positions, which are none of its. CDN-Cache-Control stays: a CDN before us may read it (RFC 9213, 2.2).
 pub(crate) fn drop_for_client(headers: &mut HeaderMap, keeps_tags: bool) {
     headers.remove("surrogate-control");
     headers.remove("atoll-cdn-cache-control");
+    headers.remove(POSITION);
     if !keeps_tags {
         for name in SPACED_TAGS.into_iter().chain(COMMA_TAGS) {
             headers.remove(name);
@@ -256,6 +260,7 @@ mod tests {
             ("surrogate-key", "a"),
             ("xkey", "b"),
             ("cdn-cache-control", "max-age=1"),
+            ("atoll-position", "0101010101010101.7.00000000000000000000000000000000"),
             ("etag", "\"e\""),
         ];
         let mut map = headers(&sent);
@@ -263,6 +268,8 @@ mod tests {
         assert_eq!(map.len(), 4);
         drop_for_client(&mut map, false);
         assert_eq!(map.len(), 2);
+        let hint = headers(&[("link", "</a>"), ("atoll-position", "x"), ("trailer", "x")]);
+        assert_eq!(names(&interim(&hint)), ["link"]);
     }
 
     #[test]

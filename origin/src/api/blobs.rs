@@ -28,7 +28,7 @@ impl From<BlobError> for Fault {
 }
 
 /// Whoever publishes any site may send blobs: they are named by their bytes and show nowhere by themselves.
-fn must_publish(core: &Core, caller: &Caller) -> Result<(), Fault> {
+pub(super) fn must_publish(core: &Core, caller: &Caller) -> Result<(), Fault> {
     let sites = core.network().sites.keys().cloned().collect::<Vec<_>>();
     let any = sites.into_iter().any(|site| caller.must(&Grant::Publish(Some(site))).is_ok());
     if any { Ok(()) } else { caller.must(&Grant::Publish(None)) }

@@ -6,10 +6,12 @@
 use std::cmp::Reverse;
 use std::fmt;
 
+use actix_web::error::QueryPayloadError;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use config::Network;
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use wire::{Host, HostPattern, Mode, Owner, PurgeRequest, Receipt, ReceiptState};
 
@@ -40,8 +42,10 @@ const NOTE: u16 = 2003;
 
 /// Mounts the calls.
 pub(super) fn mount(app: &mut web::ServiceConfig) {
+    let bad_query = |error: QueryPayloadError, _: &HttpRequest| Refusal::from(Fault::bad(&error)).into();
     app.service(
         web::scope("/client/v4")
+            .app_data(web::QueryConfig::default().error_handler(bad_query))
             .route("/zones/{zone}/purge_cache", web::post().to(purge))
             // What the API had first, and plugins still send.
             .route("/zones/{zone}/purge_cache", web::delete().to(purge))
@@ -113,8 +117,8 @@ pub(super) async fn invalidate(core: Shared, request: HttpRequest, body: web::Pa
 async fn answer(core: Shared, request: HttpRequest, body: web::Payload, mode: Mode) -> Result<HttpResponse, Refusal> {
     let caller = auth::caller_by(&core, &request, KEY)?;
     let owner = dialect::owner(&caller, &core.network(), dialect::part(&request, "zone"))?;
-    let asked = read(&read_whole(&request, body, PURGE_MOST).await?, owner, mode)?;
-    let receipt = dialect::purge(&core, &caller, asked).await?;
+    let asked = read(&read_whole(&core, &request, body, PURGE_MOST).await?, owner, mode)?;
+    let receipt = dialect::purge(&core, &caller, &request, asked).await?;
     let result = json!({ "id": receipt.position.to_string() });
     Ok(dialect::accepted(&receipt).json(envelope(&result, &messages(&receipt))))
 }
@@ -181,11 +185,11 @@ fn message(code: u16, said: &str) -> Value {
 
 /// Says what the client should know beside that the purge was accepted.
 fn messages(receipt: &Receipt) -> Vec<Value> {
-    let seq = receipt.seq;
+    let at = receipt.position;
     let state = match receipt.state {
         ReceiptState::Complete => None,
         ReceiptState::Pending => {
-            Some(message(PENDING, &format!("accepted; not every edge has applied it yet, GET /v1/purges/{seq} tells when they have")))
+            Some(message(PENDING, &format!("accepted; not every edge has applied it yet, GET /v1/purges/{at} tells when they have")))
         }
         ReceiptState::Partial => {
             let routes = receipt.may_serve.join(", ");
@@ -195,62 +199,101 @@ fn messages(receipt: &Receipt) -> Vec<Value> {
     state.into_iter().chain(receipt.notes.iter().map(|note| message(NOTE, note))).collect()
 }
 
-/// Reads what a body asks to purge. A member that means nothing here is refused: to leave it out could leave something cached.
-fn read(body: &[u8], owner: Owner, mode: Mode) -> Result<PurgeRequest, Refusal> {
-    let malformed = |said: String| Refusal { code: MALFORMED, fault: Fault::Bad(said) };
-    let body: Value = serde_json::from_slice(body).map_err(|error| malformed(format!("the body is not JSON: {error}")))?;
-    let Value::Object(members) = body else { return Err(malformed("the body is not a JSON object".to_owned())) };
-    let mut asked = PurgeRequest { owner, mode, ..PurgeRequest::default() };
-    for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
-        match name.as_str() {
-            "purge_everything" => {
-                let all = value.as_bool().ok_or_else(|| Fault::bad("purge_everything: expected true or false"))?;
-                asked.all = all;
+/// What a body may have. A member that means nothing here is refused: to leave it out could leave something cached.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Asked {
+    purge_everything: Option<bool>,
+    files: Option<List<File>>,
+    tags: Option<List<String>>,
+    prefixes: Option<List<String>>,
+    hosts: Option<List<String>>,
+}
+
+/// A list that is not read beyond what one purge may have.
+#[derive(Debug)]
+struct List<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        wire::at_most_a_purge(deserializer).map(Self)
+    }
+}
+
+/// A URL, alone or with the headers of one variant: a purge takes every variant.
+#[derive(Debug)]
+struct File(String);
+
+impl<'de> Deserialize<'de> for File {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = File;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a URL, or an object with a `url`")
             }
-            "files" => asked.urls = list(name, value, file)?,
-            "tags" => asked.tags = list(name, value, text)?,
-            "prefixes" => asked.prefixes.extend(list(name, value, prefix)?),
-            "hosts" => asked.prefixes.extend(list(name, value, host)?),
-            _ => {
-                let name: String = name.chars().take(80).collect();
-                let said = format!("`{name}` is not known here, only purge_everything, files, tags, prefixes and hosts");
-                return Err(Fault::Bad(said).into());
+
+            fn visit_str<E: serde::de::Error>(self, url: &str) -> Result<File, E> {
+                Ok(File(url.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<File, A::Error> {
+                let mut url = None;
+                while let Some(name) = members.next_key::<String>()? {
+                    if name == "url" {
+                        url = Some(members.next_value()?);
+                    } else {
+                        members.next_value::<IgnoredAny>()?;
+                    }
+                }
+                url.map(File).ok_or_else(|| A::Error::missing_field("url"))
             }
         }
+
+        deserializer.deserialize_any(Either)
     }
+}
+
+/// Reads what a body asks to purge.
+fn read(body: &[u8], owner: Owner, mode: Mode) -> Result<PurgeRequest, Refusal> {
+    let malformed = |said: String| Refusal { code: MALFORMED, fault: Fault::unreadable(said) };
+    if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(malformed("the body is not a JSON object".to_owned()));
+    }
+    let unreadable = |error: serde_json::Error| {
+        if error.is_data() { Refusal::from(Fault::unreadable(error)) } else { malformed(format!("the body is not JSON: {error}")) }
+    };
+    let asked: Asked = serde_json::from_slice(body).map_err(unreadable)?;
+    let hosts = asked.hosts.map(|hosts| hosts.0).unwrap_or_default().into_iter().enumerate();
+    let hosts = hosts.map(|(at, text)| host(&text).map_err(|said| Fault::bad(format!("hosts[{at}]: {said}"))));
+    let mut prefixes: Vec<String> = asked.prefixes.map(|prefixes| prefixes.0).unwrap_or_default().into_iter().map(prefix).collect();
+    prefixes.extend(hosts.collect::<Result<Vec<_>, _>>()?);
+    let asked = PurgeRequest {
+        owner,
+        mode,
+        urls: asked.files.map(|files| files.0).unwrap_or_default().into_iter().map(|file| file.0).collect(),
+        tags: asked.tags.map(|tags| tags.0).unwrap_or_default(),
+        prefixes,
+        all: asked.purge_everything.unwrap_or_default(),
+        ..PurgeRequest::default()
+    };
     if !asked.all && asked.urls.is_empty() && asked.tags.is_empty() && asked.prefixes.is_empty() {
         return Err(Fault::bad("nothing to purge: give purge_everything, files, tags, prefixes or hosts").into());
     }
     Ok(asked)
 }
 
-/// Reads each element of a list; one that is wrong is named by its place.
-fn list(name: &str, value: &Value, read: fn(&Value) -> Result<String, String>) -> Result<Vec<String>, Fault> {
-    let elements = value.as_array().ok_or_else(|| Fault::bad(format!("{name}: expected a list")))?;
-    let each = elements.iter().enumerate();
-    each.map(|(at, element)| read(element).map_err(|said| Fault::bad(format!("{name}[{at}]: {said}")))).collect()
-}
-
-fn text(value: &Value) -> Result<String, String> {
-    value.as_str().map(str::to_owned).ok_or_else(|| "expected a string".to_owned())
-}
-
-/// A URL, alone or with the headers of one variant: a purge takes every variant.
-fn file(value: &Value) -> Result<String, String> {
-    let url = value.get("url").unwrap_or(value);
-    url.as_str().map(str::to_owned).ok_or_else(|| "expected a URL, or an object with a `url`".to_owned())
-}
-
 /// A beginning of URLs; theirs may be a host alone.
-fn prefix(value: &Value) -> Result<String, String> {
-    let text = text(value)?;
+fn prefix(text: String) -> String {
     let rest = text.split_once("://").map_or(text.as_str(), |(_, rest)| rest);
-    Ok(if rest.contains(['/', '?']) { text } else { format!("{text}/") })
+    if rest.contains(['/', '?']) { text } else { format!("{text}/") }
 }
 
 /// All URLs of a host are those that begin with its slash.
-fn host(value: &Value) -> Result<String, String> {
-    let host = Host::of_authority(&text(value)?).map_err(|error| error.to_string())?;
+fn host(text: &str) -> Result<String, String> {
+    let host = Host::of_authority(text).map_err(|error| error.to_string())?;
     Ok(format!("{host}/"))
 }
 
@@ -308,7 +351,7 @@ mod tests {
             (r#"{"files":[{"url":"https://a/b","headers":{"Origin":"https://c"}},"a/d"]}"#, &["https://a/b", "a/d"], &[], &[], false),
             (r#"{"tags":["t","u"],"purge_everything":false}"#, &[], &["t", "u"], &[], false),
             (r#"{"prefixes":["a/b","https://a","a/"]}"#, &[], &[], &["a/b", "https://a/", "a/"], false),
-            (r#"{"hosts":["A.test","b:80"],"prefixes":["c/d"]}"#, &[], &[], &["a.test/", "b/", "c/d"], false),
+            (r#" {"hosts":["A.test","b:80"],"prefixes":["c/d"]}"#, &[], &[], &["c/d", "a.test/", "b/"], false),
             (r#"{"tags":["t"],"files":["a/b"],"hosts":["c"]}"#, &["a/b"], &["t"], &["c/"], false),
         ] {
             let (urls, tags, prefixes) = (strings(urls), strings(tags), strings(prefixes));
@@ -318,6 +361,8 @@ mod tests {
 
     #[test]
     fn a_body_that_is_wrong_is_refused_by_name_and_number() {
+        // It is not read to its end.
+        let too_long = format!(r#"{{"files":["a/"{}"#, r#","a/""#.repeat(1000));
         for (body, code, part) in [
             ("", MALFORMED, "not JSON"),
             ("{", MALFORMED, "not JSON"),
@@ -325,12 +370,14 @@ mod tests {
             ("{}", BAD_REQUEST, "nothing to purge"),
             (r#"{"files":[],"tags":null}"#, BAD_REQUEST, "nothing to purge"),
             (r#"{"purge_everything":false}"#, BAD_REQUEST, "nothing to purge"),
-            (r#"{"purge_everything":"yes"}"#, BAD_REQUEST, "purge_everything: expected true or false"),
-            (r#"{"files":"https://a/"}"#, BAD_REQUEST, "files: expected a list"),
-            (r#"{"files":["a/",{"headers":{}}]}"#, BAD_REQUEST, "files[1]: expected a URL"),
-            (r#"{"tags":[1]}"#, BAD_REQUEST, "tags[0]: expected a string"),
+            (r#"{"purge_everything":"yes"}"#, BAD_REQUEST, "expected a boolean"),
+            (r#"{"files":"https://a/"}"#, BAD_REQUEST, "expected a list"),
+            (r#"{"files":["a/",{"headers":{}}]}"#, BAD_REQUEST, "missing field `url`"),
+            (r#"{"files":["a/",7]}"#, BAD_REQUEST, "expected a URL"),
+            (r#"{"tags":[1]}"#, BAD_REQUEST, "expected a string"),
+            (too_long.as_str(), BAD_REQUEST, "more than the 1000"),
             (r#"{"hosts":["a","b/c"]}"#, BAD_REQUEST, "hosts[1]: `b/c` is not a host"),
-            (r#"{"tags":["t"],"hostnames":["a"]}"#, BAD_REQUEST, "`hostnames` is not known"),
+            (r#"{"tags":["t"],"hostnames":["a"]}"#, BAD_REQUEST, "unknown field `hostnames`, expected one of `purge_everything`"),
         ] {
             let refusal = asked(body).unwrap_err();
             assert!(refusal.code == code && refusal.to_string().contains(part), "{body}: {refusal:?}");
@@ -350,7 +397,7 @@ mod tests {
             messages.iter().map(|message| format!("{} {}", message["code"], message["message"])).collect::<Vec<_>>()
         };
         assert_eq!(said(receipt("complete", &[], &[])), Vec::<String>::new());
-        assert!(said(receipt("pending", &[], &[]))[0].contains("/v1/purges/7"));
+        assert!(said(receipt("pending", &[], &[]))[0].contains("/v1/purges/0101010101010101.0."));
         let partial = said(receipt("partial", &["api", "shop"], &["nobody answers"]));
         assert!(partial[0].starts_with("2002 ") && partial[0].contains("api, shop"), "{partial:?}");
         assert_eq!(partial[1], "2003 \"nobody answers\"");

@@ -2,6 +2,7 @@
 //! the purge has come, and a refusal in another's words.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError as _};
@@ -9,7 +10,8 @@ use config::Network;
 use serde_json::Value;
 use wire::{Grant, HostPattern, Owner, PurgeRequest, Receipt, ReceiptState, Wait};
 
-use super::purges::carry_out;
+use super::idempotency_key;
+use super::purges::{NO_STORE, carry_out};
 use crate::auth::Caller;
 use crate::core::Core;
 use crate::fault::Fault;
@@ -50,10 +52,11 @@ pub(super) fn owner(caller: &Caller, network: &Network, id: &str) -> Result<Owne
     Err(Fault::NotFound(format!("no site or route has the owner `{id}`; the token may purge what these have: {}", known.join(", "))))
 }
 
-/// Purges and waits for a moment.
-pub(super) async fn purge(core: &Core, caller: &Caller, request: PurgeRequest) -> Result<Receipt, Fault> {
-    let request = PurgeRequest { wait: Wait::All, timeout_ms: Some(PATIENCE_MS), ..request };
-    carry_out(core, caller, &request, None).await
+/// Purges and waits for a moment. What was `sent` may name an `Idempotency-Key`, as any purge may.
+pub(super) async fn purge(core: &Arc<Core>, caller: &Caller, sent: &HttpRequest, asked: PurgeRequest) -> Result<Receipt, Fault> {
+    let key = idempotency_key(sent.headers())?;
+    let asked = PurgeRequest { wait: Wait::All, timeout_ms: Some(PATIENCE_MS), ..asked };
+    carry_out(core, caller, asked, key.as_ref()).await
 }
 
 /// Begins the answer to a purge that was stored, with how far it has come: `Atoll-Purge: complete; seq=7`.
@@ -64,7 +67,7 @@ pub(super) fn accepted(receipt: &Receipt) -> HttpResponseBuilder {
         ReceiptState::Partial => "partial",
     };
     let mut response = HttpResponse::Ok();
-    response.insert_header(("Atoll-Purge", format!("{state}; seq={}", receipt.seq)));
+    response.insert_header(("Atoll-Purge", format!("{state}; seq={}", receipt.seq))).insert_header(NO_STORE);
     response
 }
 

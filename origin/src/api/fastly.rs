@@ -10,7 +10,7 @@ use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use config::{Network, Rule};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use wire::{Grant, Mode, Owner, PurgeRequest, Receipt, UrlScope};
 
 use super::{PURGE_MOST, Shared, dialect, name, read_whole};
@@ -70,7 +70,7 @@ pub(super) async fn purge_key(core: Shared, request: HttpRequest) -> Result<Http
     let (caller, owner) = who(&core, &request)?;
     let tags = vec![key(target(&request))?];
     let asked = PurgeRequest { owner, tags, mode: mode(request.headers()), ..PurgeRequest::default() };
-    Ok(say(&dialect::purge(&core, &caller, asked).await?))
+    Ok(say(&dialect::purge(&core, &caller, &request, asked).await?))
 }
 
 /// Purges what carries any of several surrogate keys, in `Surrogate-Key` or in the body's `surrogate_keys`; answers with the
@@ -78,9 +78,9 @@ pub(super) async fn purge_key(core: Shared, request: HttpRequest) -> Result<Http
 #[utoipa::path(post, path = "/service/{id}/purge", request_body(content = Object), params(("id" = String, Path)), responses((status = 200, body = Object)))]
 pub(super) async fn purge_keys(core: Shared, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Refusal> {
     let (caller, owner) = who(&core, &request)?;
-    let tags = keys(request.headers(), &read_whole(&request, body, PURGE_MOST).await?)?;
+    let tags = keys(request.headers(), &read_whole(&core, &request, body, PURGE_MOST).await?)?;
     let asked = PurgeRequest { owner, tags: tags.clone(), mode: mode(request.headers()), ..PurgeRequest::default() };
-    let receipt = dialect::purge(&core, &caller, asked).await?;
+    let receipt = dialect::purge(&core, &caller, &request, asked).await?;
     let ids: BTreeMap<_, _> = tags.into_iter().map(|tag| (tag, id(&receipt))).collect();
     Ok(dialect::accepted(&receipt).json(ids))
 }
@@ -89,7 +89,8 @@ pub(super) async fn purge_keys(core: Shared, request: HttpRequest, body: web::Pa
 #[utoipa::path(post, path = "/service/{id}/purge_all", params(("id" = String, Path)), responses((status = 200, body = Object)))]
 pub(super) async fn purge_all(core: Shared, request: HttpRequest) -> Result<HttpResponse, Refusal> {
     let (caller, owner) = who(&core, &request)?;
-    let receipt = dialect::purge(&core, &caller, PurgeRequest { owner, all: true, ..PurgeRequest::default() }).await?;
+    let asked = PurgeRequest { owner, all: true, ..PurgeRequest::default() };
+    let receipt = dialect::purge(&core, &caller, &request, asked).await?;
     Ok(dialect::accepted(&receipt).json(json!({ "status": "ok" })))
 }
 
@@ -101,7 +102,7 @@ pub(super) async fn purge_url(core: Shared, request: HttpRequest) -> Result<Http
     let owner = owner_of(&core.network(), &url)?;
     caller.must(&Grant::Purge(Some(owner.clone())))?;
     let asked = PurgeRequest { owner, urls: vec![url], mode: mode(request.headers()), ..PurgeRequest::default() };
-    Ok(say(&dialect::purge(&core, &caller, asked).await?))
+    Ok(say(&dialect::purge(&core, &caller, &request, asked).await?))
 }
 
 /// Tells that there is such an owner, which plugins ask before they purge.
@@ -187,7 +188,7 @@ fn unescaped(text: &str) -> Result<String, Fault> {
 /// The body of a batch; what else it has means nothing.
 #[derive(Debug, Deserialize)]
 struct Batch {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "wire::at_most_a_purge")]
     surrogate_keys: Vec<String>,
 }
 
@@ -199,8 +200,11 @@ fn keys(headers: &HeaderMap, body: &[u8]) -> Result<Vec<String>, Fault> {
         keys.extend(line.split_ascii_whitespace().map(str::to_owned));
     }
     if !body.trim_ascii().is_empty() {
-        let batch: Value = serde_json::from_slice(body).map_err(|error| Fault::bad(format!("the body is not JSON: {error}")))?;
-        let batch: Batch = serde_json::from_value(batch).map_err(|error| Fault::bad(format!("surrogate_keys: {error}")))?;
+        let unreadable = |error: serde_json::Error| {
+            let what = if error.is_data() { "surrogate_keys" } else { "the body is not JSON" };
+            Fault::unreadable(format!("{what}: {error}"))
+        };
+        let batch: Batch = serde_json::from_slice(body).map_err(unreadable)?;
         keys.extend(batch.surrogate_keys);
     }
     if keys.is_empty() {
@@ -277,6 +281,8 @@ mod tests {
         ] {
             assert_eq!(keys(headers, body.as_bytes()).unwrap().join(" "), expected, "{body}");
         }
+        // It is not read to its end.
+        let too_long = format!(r#"{{"surrogate_keys":["a"{}"#, r#","a""#.repeat(1000));
         for (body, part) in [
             ("", "no surrogate keys"),
             ("{}", "no surrogate keys"),
@@ -284,6 +290,7 @@ mod tests {
             (r#"{"surrogate_keys":"a"}"#, "surrogate_keys"),
             (r#"{"surrogate_keys":[1]}"#, "surrogate_keys"),
             ("a b", "not JSON"),
+            (too_long.as_str(), "more than the 1000"),
         ] {
             let fault = keys(&none, body.as_bytes()).unwrap_err();
             assert!(matches!(&fault, Fault::Bad(said) if said.contains(part)), "{body}: {fault}");

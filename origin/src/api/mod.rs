@@ -15,11 +15,15 @@ mod cloudflare;
 mod status;
 mod tokens;
 
+use std::ops::Deref;
+use std::time::Duration;
+
 use actix_web::error::InternalError;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
 use actix_web::{HttpRequest, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use tokio::sync::SemaphorePermit;
 use wire::{Digest, IdempotencyKey};
 
 use crate::core::Core;
@@ -33,6 +37,12 @@ const PURGE_MOST: usize = 10 << 20;
 
 /// A manifest of as many files as are allowed.
 const MANIFEST_MOST: usize = 64 << 20;
+
+/// From here on a body is large, and only some are read at a time: they are in memory as a whole.
+const LARGE: usize = 1 << 20;
+
+/// How long a large body may take from its first bytes to its last.
+const LARGE_WITHIN: Duration = Duration::from_secs(120);
 
 type Shared = web::Data<Core>;
 
@@ -128,22 +138,45 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Fault>
     name(String::from_utf8_lossy(value.as_bytes()).trim()).map(Some)
 }
 
-/// Reads a body of at most so many bytes; one that is announced as longer is refused before it is read.
-async fn read_whole(request: &HttpRequest, mut body: web::Payload, most: usize) -> Result<Bytes, Fault> {
+/// A body that was read, with the permit of a large one: it is given back when the body is dropped.
+#[derive(Debug)]
+struct Whole<'a> {
+    bytes: Bytes,
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Deref for Whole<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reads a body of at most so many bytes; one that is announced as longer is refused before it is read. A large one waits for
+/// its turn, and has to come within a time, so that those who wait get theirs.
+async fn read_whole<'a>(core: &'a Core, request: &HttpRequest, mut body: web::Payload, most: usize) -> Result<Whole<'a>, Fault> {
     let too_large = || Fault::TooLarge(format!("the body has more than the {most} bytes that are allowed"));
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > most) {
         return Err(too_large());
     }
     let mut whole = BytesMut::new();
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(Fault::bad)?;
-        if whole.len() + chunk.len() > most {
-            return Err(too_large());
-        }
-        whole.extend_from_slice(&chunk);
+    while whole.len() <= LARGE {
+        let Some(chunk) = body.next().await else { return Ok(Whole { bytes: whole.freeze(), _permit: None }) };
+        whole.extend_from_slice(&chunk.map_err(Fault::bad)?);
     }
-    Ok(whole.freeze())
+    let permit = core.limits.large_bodies.acquire().await.map_err(|_| Fault::Stopping)?;
+    let rest = async {
+        while whole.len() <= most {
+            let Some(chunk) = body.next().await else { return Ok(()) };
+            whole.extend_from_slice(&chunk.map_err(Fault::bad)?);
+        }
+        Err(too_large())
+    };
+    let late = |_| Fault::bad(format!("the body did not come within {} s", LARGE_WITHIN.as_secs()));
+    tokio::time::timeout(LARGE_WITHIN, rest).await.map_err(late)??;
+    Ok(Whole { bytes: whole.freeze(), _permit: Some(permit) })
 }
 
 fn if_match_digest(headers: &HeaderMap) -> Result<Option<Digest>, Fault> {

@@ -17,7 +17,7 @@ pub(super) async fn begin(core: Shared, request: HttpRequest, path: web::Path<St
     let caller = auth::caller(&core, &request)?;
     let site: SiteName = name(&path)?;
     caller.must(&Grant::Publish(Some(site.clone())))?;
-    let manifest: Manifest = serde_json::from_slice(&read_whole(&request, body, MANIFEST_MOST).await?).map_err(Fault::bad)?;
+    let manifest: Manifest = serde_json::from_slice(&read_whole(&core, &request, body, MANIFEST_MOST).await?).map_err(Fault::bad)?;
     let network = core.network();
     let settings = network.sites.get(&site).ok_or_else(|| decide::unknown_site(&network, &site))?;
     let manifest = decide::manifest(manifest, settings)?;

@@ -5,28 +5,27 @@
 //! conditional on the last seq of their streams, so that two deciders can't both win.
 
 mod fit;
+mod longest;
+mod recent;
 mod store;
 mod writer;
 
-use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use wire::{Chain, Class, Epoch, Fact, Position, State};
 
 pub use fit::{Fit, fit};
+use recent::Recent;
 use store::Store;
 
 use crate::lease_book::Remembered;
 
 /// Appends that wait for the writer. Beyond it callers wait for room.
 const QUEUE: usize = 4096;
-
-/// Events that are kept in memory for the feeds; older ones are read from the file.
-const RECENT: usize = 16_384;
 
 /// An event as the journal keeps it.
 #[derive(Debug)]
@@ -37,8 +36,6 @@ pub(crate) struct StoredEvent {
     pub(crate) class: Class,
     /// The event's exact JSON, which the chain is made of.
     pub(crate) json: Box<str>,
-    /// When this origin appended it, or when it started and found it (CLOCK_BOOTTIME).
-    pub(crate) appended_at: Duration,
 }
 
 /// What somebody wants to append.
@@ -110,7 +107,9 @@ pub(crate) struct Journal {
 struct Shared {
     store: Store,
     state: RwLock<State>,
-    recent: Mutex<VecDeque<Arc<StoredEvent>>>,
+    recent: Mutex<Recent>,
+    /// Who followed before this origin was started, until the lease book has them.
+    followers: Mutex<Vec<Remembered>>,
     head: watch::Sender<Position>,
 }
 
@@ -124,8 +123,10 @@ impl Journal {
         if new_epoch {
             store.begin_epoch(&mut state).map_err(|error| OpenError::of(folder, &error))?;
         }
+        let followers = read_followers(&store, folder)?;
         let head = watch::Sender::new(state.position);
-        let shared = Arc::new(Shared { store, state: RwLock::new(state), recent: Mutex::default(), head });
+        let recent = Mutex::default();
+        let shared = Arc::new(Shared { store, state: RwLock::new(state), recent, followers: Mutex::new(followers), head });
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = writer::Writer::new(Arc::clone(&shared));
         let spawned = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(queue));
@@ -141,7 +142,7 @@ impl Journal {
         self.ask(|reply| Job::Append(append, reply)).await
     }
 
-    /// Stores the longest lease that may still run, before it is granted (L6).
+    /// Stores the longest lease that may still run, before it is granted (L6): beside the journal, and in it.
     pub(crate) async fn store_longest_lease(&self, lease: Duration) -> Result<(), AppendError> {
         self.ask(|reply| Job::LongestLease(lease, reply)).await
     }
@@ -152,10 +153,9 @@ impl Journal {
         self.ask(|reply| Job::Followers(json, reply)).await
     }
 
-    /// Returns who followed before this origin was started.
-    pub(crate) fn followers(&self) -> Vec<Remembered> {
-        let json = self.shared.store.followers().ok().flatten();
-        json.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+    /// Takes out who followed before this origin was started.
+    pub(crate) fn take_followers(&self) -> Vec<Remembered> {
+        std::mem::take(&mut *self.shared.followers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Begins a new life of the journal, unless somebody already ended the life `only_if`.
@@ -190,9 +190,9 @@ impl Journal {
         self.shared.head.subscribe()
     }
 
-    /// Returns the longest lease that was ever stored; where it can't be read, the longest that there may be.
-    pub(crate) fn longest_lease(&self) -> Duration {
-        self.shared.store.longest_lease().unwrap_or(config::LONGEST_LEASE)
+    /// Returns the longest lease that may run by what was stored; `None` where that is not known.
+    pub(crate) fn longest_lease(&self) -> Option<Duration> {
+        self.shared.store.longest_lease()
     }
 
     /// Decides what becomes of a position that a follower or a client shows.
@@ -205,25 +205,23 @@ impl Journal {
         if seq == head.seq {
             return Some(head.chain);
         }
-        if let Some(event) = self.recent_from(seq, 1).first().filter(|event| event.seq == seq) {
-            return Some(event.chain);
+        let recent = self.recent().starting_at(seq, 1).first().map(|event| event.chain);
+        if recent.is_some() {
+            return recent;
         }
         self.shared.store.chain_at(seq).ok().flatten()
     }
 
-    fn recent_from(&self, seq: u64, most: usize) -> Vec<Arc<StoredEvent>> {
-        let recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = recent.front().map_or(u64::MAX, |event| event.seq);
-        let skip = seq.checked_sub(first).and_then(|skip| usize::try_from(skip).ok());
-        skip.map_or_else(Vec::new, |skip| recent.iter().skip(skip).take(most).cloned().collect())
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns up to `most` events behind `seq`, in order and without gaps.
+    /// Returns up to `most` events behind `seq`, in order and without gaps; fewer where they are large.
     ///
     /// # Errors
     /// Where the file can't be read.
     pub(crate) async fn read_after(&self, seq: u64, most: usize) -> Result<Vec<Arc<StoredEvent>>, AppendError> {
-        let recent = self.recent_from(seq + 1, most);
+        let recent = self.recent().starting_at(seq + 1, most);
         if !recent.is_empty() || seq >= self.head().seq {
             return Ok(recent);
         }
@@ -234,8 +232,28 @@ impl Journal {
 
     /// Returns when `seq` was appended, as far as this process knows (CLOCK_BOOTTIME).
     pub(crate) fn appended_at(&self, seq: u64) -> Option<Duration> {
-        self.recent_from(seq, 1).first().filter(|event| event.seq == seq).map(|event| event.appended_at)
+        if seq > self.head().seq {
+            return None;
+        }
+        self.recent().appended_at(seq)
     }
+}
+
+/// Reads who followed, row by row: a row that another version wrote must not make the others unknown. A list that can't be
+/// read is no empty list, since receipts would not know of fenced edges that may go on serving (P7).
+fn read_followers(store: &Store, folder: &Path) -> Result<Vec<Remembered>, OpenError> {
+    let Some(json) = store.followers().map_err(|error| OpenError::of(folder, &error))? else { return Ok(Vec::new()) };
+    let path = folder.display().to_string();
+    let damaged = |error: serde_json::Error| OpenError::Corrupt { path, why: format!("its followers: {error}") };
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&json).map_err(damaged)?;
+    let read = |row: serde_json::Value| match serde_json::from_value(row) {
+        Ok(follower) => Some(follower),
+        Err(error) => {
+            tracing::error!(%error, "a follower in the journal's list is not understood: receipts don't know of it until it acknowledges");
+            None
+        }
+    };
+    Ok(rows.into_iter().filter_map(read).collect())
 }
 
 #[cfg(test)]
@@ -332,5 +350,47 @@ mod tests {
         let head = journal.head();
         drop(journal);
         assert_eq!(reopen(folder.path()).await.state().position, head);
+    }
+
+    #[tokio::test]
+    async fn the_longest_lease_outlives_a_restored_journal_and_is_not_known_without_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, beside) = (folder.path().join("journal.redb"), folder.path().join("longest_lease_ms"));
+        let [short, long] = [2, 5].map(Duration::from_secs);
+        let journal = Journal::open(folder.path(), false).unwrap();
+        assert_eq!(journal.longest_lease(), Some(Duration::ZERO), "nobody had a lease of a new journal");
+        journal.store_longest_lease(short).await.unwrap();
+        journal.close().await;
+        let backup = std::fs::read(&file).unwrap();
+        let journal = reopen(folder.path()).await;
+        journal.store_longest_lease(long).await.unwrap();
+        journal.close().await;
+
+        std::fs::write(&file, &backup).unwrap();
+        let journal = reopen(folder.path()).await;
+        assert_eq!(journal.longest_lease(), Some(long));
+        journal.close().await;
+
+        for damage in [Some("soon"), None] {
+            damage.map_or_else(|| std::fs::remove_file(&beside), |text| std::fs::write(&beside, text)).unwrap();
+            let journal = reopen(folder.path()).await;
+            assert_eq!(journal.longest_lease(), None);
+            journal.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_is_not_understood_does_not_hide_the_others_and_a_damaged_list_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = r#"[{"role":"edge","name":"b"},{"role":"edge","name":"a","region":"fra","applied":1}]"#;
+        let store = async |journal: Journal, rows: &str| {
+            journal.ask(|reply| Job::Followers(rows.as_bytes().to_vec(), reply)).await.unwrap();
+            journal.close().await;
+        };
+        store(Journal::open(folder.path(), false).unwrap(), rows).await;
+        let journal = reopen(folder.path()).await;
+        assert_eq!((journal.take_followers().len(), journal.take_followers().len()), (1, 0));
+        store(journal, "[{").await;
+        assert!(matches!(Journal::open(folder.path(), false), Err(OpenError::Corrupt { .. })));
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use wire::{Chain, Epoch, Event, Position, State};
 
+use super::longest::LongestLease;
 use super::{OpenError, StoredEvent};
-use crate::clock::boottime;
 
 /// Chain and JSON by seq.
 const EVENTS: TableDefinition<'_, u64, (&[u8], &str)> = TableDefinition::new("events");
@@ -24,12 +24,16 @@ pub(super) const SNAPSHOT_EVERY: u64 = 20_000;
 /// Events before the snapshot that stay, for followers that were away a while and for the audit.
 pub(super) const KEPT: u64 = 100_000;
 
-/// The journal's file.
+/// Bytes of JSON after which one reading ends.
+const READ_BYTES: usize = 32 << 20;
+
+/// The journal's file, and the one beside it.
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,
     /// `None` after a failed write until it was opened anew: redb refuses all work after an I/O error.
     database: RwLock<Option<Database>>,
+    longest_lease: LongestLease,
 }
 
 /// One event on its way into the file.
@@ -46,7 +50,8 @@ impl Store {
     /// Opens or founds the file and folds what it holds.
     pub(super) fn open(path: &Path) -> std::result::Result<(Self, State), OpenError> {
         let failed = |error: redb::Error| OpenError::of(path, &error);
-        let store = Self { path: path.to_owned(), database: RwLock::new(None) };
+        let longest_lease = LongestLease::new(path.parent().unwrap_or_else(|| Path::new(".")));
+        let store = Self { path: path.to_owned(), database: RwLock::new(None), longest_lease };
         store.reopen().map_err(failed)?;
         let mut state = match store.read_snapshot().map_err(failed)? {
             Some(text) => serde_json::from_slice(&text).map_err(|error| OpenError::Damaged { seq: 0, why: error.to_string() })?,
@@ -95,6 +100,8 @@ impl Store {
     }
 
     fn found(&self) -> Result<State> {
+        // Before the journal is there: one without this file was restored, or its file was lost.
+        self.longest_lease.found().map_err(redb::Error::Io)?;
         let state = State::new(random_epoch(), random());
         self.write(|transaction| {
             transaction.open_table(EVENTS)?;
@@ -170,22 +177,19 @@ impl Store {
     }
 
     pub(super) fn read_after(&self, seq: u64, most: usize) -> Result<Vec<Arc<StoredEvent>>> {
-        let now = boottime();
         self.with(|database| {
             let table = database.begin_read()?.open_table(EVENTS)?;
-            let rows = table.range(seq + 1..)?.take(most);
-            rows.map(|row| {
+            let (mut events, mut bytes) = (Vec::new(), 0);
+            for row in table.range(seq + 1..)?.take(most) {
                 let (seq, value) = row?;
                 let (chain, json) = value.value();
-                Ok(Arc::new(StoredEvent {
-                    seq: seq.value(),
-                    chain: read_chain(chain),
-                    class: class_of(json),
-                    json: json.into(),
-                    appended_at: now,
-                }))
-            })
-            .collect()
+                bytes += json.len();
+                events.push(Arc::new(StoredEvent { seq: seq.value(), chain: read_chain(chain), class: class_of(json), json: json.into() }));
+                if bytes >= READ_BYTES {
+                    break;
+                }
+            }
+            Ok(events)
         })
     }
 
@@ -201,10 +205,22 @@ impl Store {
         })
     }
 
-    pub(super) fn longest_lease(&self) -> Result<Duration> {
-        let bytes = self.read_meta(LONGEST_LEASE)?;
-        let ms = bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
-        Ok(Duration::from_millis(ms))
+    /// Returns the longest lease that may run, by what either file says; `None` where one can't be read, and where the one
+    /// beside the journal is missing, without which no journal is founded.
+    pub(super) fn longest_lease(&self) -> Option<Duration> {
+        let read = self.read_meta(LONGEST_LEASE).map_err(|error| error.to_string());
+        let beside = self.longest_lease.read().map_err(|error| error.to_string());
+        match read.and_then(|bytes| Ok((bytes, beside?))) {
+            Ok((bytes, Some(beside))) => {
+                let ms = bytes.map_or(Some(0), |bytes| bytes.try_into().ok().map(u64::from_be_bytes))?;
+                Some(beside.max(Duration::from_millis(ms)))
+            }
+            Ok((_, None)) => None,
+            Err(error) => {
+                tracing::error!("failed to read the longest lease: {error}");
+                None
+            }
+        }
     }
 
     pub(super) fn followers(&self) -> Result<Option<Vec<u8>>> {
@@ -220,6 +236,7 @@ impl Store {
 
     pub(super) fn store_longest_lease(&self, lease: Duration) -> Result<()> {
         let ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        self.longest_lease.write(lease).map_err(redb::Error::Io)?;
         self.write(|transaction| {
             transaction.open_table(META)?.insert(LONGEST_LEASE, ms.to_be_bytes().as_slice())?;
             Ok(())

@@ -7,11 +7,14 @@ use tokio::sync::{mpsc, oneshot};
 use wire::{Event, Position, State, Timestamp};
 
 use super::store::{Row, SNAPSHOT_EVERY};
-use super::{Append, AppendError, Job, RECENT, Shared, StoredEvent};
+use super::{Append, AppendError, Job, Shared, StoredEvent};
 use crate::clock::boottime;
 
 /// Appends in one transaction.
 const BATCH: usize = 1024;
+
+/// Bytes of JSON after which a transaction takes no further append.
+const BATCH_BYTES: usize = 32 << 20;
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -24,6 +27,8 @@ type Reply<T> = oneshot::Sender<Result<T, AppendError>>;
 struct Batch {
     position: Position,
     rows: Vec<Row>,
+    /// Of the rows' JSON.
+    bytes: usize,
     streams: HashMap<String, u64>,
     winners: Vec<(Position, Reply<Position>)>,
 }
@@ -38,19 +43,21 @@ impl Writer {
         while let Some(job) = jobs.pop_front().or_else(|| queue.blocking_recv()) {
             match job {
                 Job::Append(append, reply) => {
-                    let mut appends = vec![(append, reply)];
+                    let mut appends = VecDeque::from([(append, reply)]);
                     while appends.len() < BATCH
                         && let Ok(job) = queue.try_recv()
                     {
                         match job {
-                            Job::Append(append, reply) => appends.push((append, reply)),
+                            Job::Append(append, reply) => appends.push_back((append, reply)),
                             other => {
                                 jobs.push_back(other);
                                 break;
                             }
                         }
                     }
-                    self.append(appends);
+                    while !appends.is_empty() {
+                        self.append(&mut appends);
+                    }
                 }
                 Job::Stop(reply) => {
                     self.shared.store.close();
@@ -72,7 +79,8 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, appends: Vec<(Append, Reply<Position>)>) {
+    /// Appends the first of what waits, as much as one transaction takes.
+    fn append(&mut self, appends: &mut VecDeque<(Append, Reply<Position>)>) {
         let now = Timestamp::now();
         let batch = {
             let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
@@ -111,12 +119,10 @@ impl Writer {
                 let position = Position { seq: row.event.seq, chain: row.chain, ..state.position };
                 state.apply(&row.event, position);
                 let class = row.event.fact.class();
-                stored.push(Arc::new(StoredEvent { seq: row.event.seq, chain: row.chain, class, json: row.json.into(), appended_at: at }));
+                stored.push(Arc::new(StoredEvent { seq: row.event.seq, chain: row.chain, class, json: row.json.into() }));
             }
         }
-        recent.extend(stored);
-        let excess = recent.len().saturating_sub(RECENT);
-        recent.drain(..excess);
+        recent.extend(stored, at);
         self.shared.head.send_replace(batch.position);
         drop(recent);
         drop(state);
@@ -140,10 +146,12 @@ impl Writer {
 
 impl Batch {
     /// Decides which appends hold their conditions, in order, and numbers their events. The others
-    /// are answered at once.
-    fn decide(state: &State, appends: Vec<(Append, Reply<Position>)>, now: Timestamp) -> Self {
-        let mut batch = Self { position: state.position, rows: Vec::new(), streams: HashMap::new(), winners: Vec::new() };
-        for (append, reply) in appends {
+    /// are answered at once. What is beyond the bytes of a batch is left for the next one.
+    fn decide(state: &State, appends: &mut VecDeque<(Append, Reply<Position>)>, now: Timestamp) -> Self {
+        let mut batch = Self { position: state.position, rows: Vec::new(), bytes: 0, streams: HashMap::new(), winners: Vec::new() };
+        while batch.bytes < BATCH_BYTES
+            && let Some((append, reply)) = appends.pop_front()
+        {
             let moved = append.if_unchanged.iter().find(|(stream, seq)| batch.stream_head(state, stream) != *seq);
             if let Some((stream, _)) = moved {
                 let _ = reply.send(Err(AppendError::Conflict { stream: stream.clone() }));
@@ -177,7 +185,26 @@ impl Batch {
             self.streams.extend(row.event.fact.streams().into_iter().map(|stream| (stream, row.event.seq)));
         }
         self.position = position;
+        self.bytes += rows.iter().map(|row| row.json.len()).sum::<usize>();
         self.rows.append(&mut rows);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::{Epoch, Fact};
+
+    #[test]
+    fn a_batch_takes_appends_until_it_has_its_bytes_and_leaves_the_rest_for_the_next() {
+        let state = State::new(Epoch::from_bytes([1; 8]), [2; 16]);
+        let append = |_| {
+            let facts = vec![Fact::TokenRevoked { id: "x".repeat(BATCH_BYTES / 2) }];
+            (Append { actor: "test".to_owned(), facts, if_unchanged: Vec::new() }, oneshot::channel().0)
+        };
+        let mut appends: VecDeque<_> = (0..3).map(append).collect();
+        let mut decide = || Batch::decide(&state, &mut appends, Timestamp::from_millis(0)).winners.len();
+        assert_eq!([decide(), decide(), decide()], [2, 1, 0]);
     }
 }
