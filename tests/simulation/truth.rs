@@ -1,9 +1,11 @@
 //! What is really so, whatever any node believes: which purge was appended and reported when, and whether what a
 //! reader got could be right. All rules are checked against true time, which no node knows.
 
-use wire::{Epoch, Mode};
+use wire::{Epoch, Fact, Mode, Owner, Scope, UrlScope};
 
+use crate::named;
 use crate::plan::Time;
+use crate::serving::Address;
 
 /// What a purge is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,21 @@ pub(crate) struct Purge {
     pub(crate) accepted: bool,
     /// Whether the journal that held it was replaced by an older copy.
     pub(crate) is_void: bool,
+}
+
+impl Purge {
+    /// Returns it as the journal has it.
+    pub(crate) fn fact(&self) -> Fact {
+        let scope = match self.about {
+            About::Key(key) => {
+                let Address { host, target, .. } = Address::of(key);
+                Scope::Url(UrlScope { host, target })
+            }
+            About::Tag(tag) => Scope::Tag(named(&format!("t{tag}"))),
+            About::All => Scope::All,
+        };
+        Fact::purged(Owner::default(), self.mode, vec![scope])
+    }
 }
 
 /// A response's bytes, and when they were really right.
