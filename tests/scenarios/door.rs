@@ -301,7 +301,8 @@ async fn rule_25_a_crowd_that_misses_makes_one_fetch() -> Result<()> {
     }
     eventually("all but one to share", || async {
         let collapsed = town.metric("fra-1", "atoll_edge_collapsed_total").await?;
-        ensure!(collapsed >= CROWD as f64 - 1.0, "{collapsed} so far");
+        let upstream = town.metric("fra-1", "atoll_edge_upstream_requests_total").await?;
+        ensure!(collapsed >= CROWD as f64 - 1.0, "{collapsed} so far, and {upstream} requests upstream");
         Ok(())
     })
     .await?;

@@ -310,6 +310,10 @@ impl Town {
                 status.followers.iter().any(|follower| follower.name.as_str() == name && follower.live && follower.lag == 0)
             };
             ensure!(names.iter().all(settled), "{status:?}");
+            // The origin has granted them; the edges must have heard of it too.
+            for name in names.iter().filter(|name| self.edges.contains_key(*name)) {
+                ensure!(self.metric(name, "atoll_edge_leased").await? > 0.0, "{name} has not heard of its lease");
+            }
             Ok(())
         })
         .await
