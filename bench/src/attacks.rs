@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use futures_util::{StreamExt as _, stream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,11 +28,7 @@ pub(crate) async fn measure(binary: &Path) -> Result<()> {
     let upstream = upstream().await?;
     let routes = format!("[upstreams.u]\nservers = [\"http://{upstream}\"]\n[routes.u]\nhosts = [\"a.test\"]\nupstream = \"u\"\n");
     let mut town = Town::new(binary, "32 MiB", &routes)?;
-    town.spawn(&["origin"])?;
-    town.wait_for(&format!("http://{}/readyz", town.origin)).await?;
-    let edge = town.spawn(&["edge", "e1"])?;
-    let (listen, admin) = *town.edges.first().context("an edge")?;
-    town.wait_for(&format!("http://{admin}/readyz")).await?;
+    let (edge, listen, _) = town.start_one_edge().await?;
     let tell = |what: &str, goal: u64| -> Result<()> {
         let peak = peak_memory(edge)?;
         say(&format!("attack: {what}"), &format!("peak {} MiB", peak >> 20), &format!("{} MiB", goal >> 20), peak <= goal);

@@ -27,11 +27,7 @@ pub(crate) async fn measure(binary: &Path) -> Result<()> {
         "[network]\nlease = \"30s\"\n[upstreams.u]\nservers = [\"http://{upstream}\"]\n[routes.u]\nhosts = [\"a.test\"]\nupstream = \"u\"\n"
     );
     let mut town = Town::new(binary, "64 MiB", &routes)?;
-    town.spawn(&["origin"])?;
-    town.wait_for(&format!("http://{}/readyz", town.origin)).await?;
-    town.spawn(&["edge", "e1"])?;
-    let (listen, admin) = *town.edges.first().context("an edge")?;
-    town.wait_for(&format!("http://{admin}/readyz")).await?;
+    let (_, listen, admin) = town.start_one_edge().await?;
     let mut crowd = Vec::new();
     for n in 0..CROWD {
         let mut stream = TcpStream::connect(listen).await.with_context(|| format!("the connection of client {n}"))?;

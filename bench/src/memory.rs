@@ -21,11 +21,7 @@ pub(crate) async fn measure(binary: &Path) -> Result<()> {
     let routes =
         format!("[upstreams.u]\nservers = [\"http://{upstream}\"]\n[routes.u]\nhosts = [\"*\"]\npath = \"/api/*\"\nupstream = \"u\"\n");
     let mut town = Town::new(binary, "32 MiB", &routes)?;
-    town.spawn(&["origin"])?;
-    town.wait_for(&format!("http://{}/readyz", town.origin)).await?;
-    let edge = town.spawn(&["edge", "e1"])?;
-    let (listen, admin) = *town.edges.first().context("an edge")?;
-    town.wait_for(&format!("http://{admin}/readyz")).await?;
+    let (edge, listen, _) = town.start_one_edge().await?;
     let client = client()?;
     let objects = usize::try_from(MEMORY * 10)? / OBJECT;
     for _ in 0..2 {

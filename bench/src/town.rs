@@ -85,15 +85,34 @@ impl Town {
 
     /// Waits until a page answers 200.
     pub(crate) async fn wait_for(&self, url: &str) -> Result<()> {
+        self.wait_to_read(url, "").await
+    }
+
+    /// Waits until a page answers 200, and with this in it.
+    async fn wait_to_read(&self, url: &str, text: &str) -> Result<()> {
         let client = client()?;
         let begun = Instant::now();
         loop {
-            match client.get(url).send().await {
-                Ok(response) if response.status().is_success() => return Ok(()),
-                _ => anyhow::ensure!(begun.elapsed() < PATIENCE, "{url} did not answer within {PATIENCE:?}"),
+            if let Ok(response) = client.get(url).send().await
+                && response.status().is_success()
+                && response.text().await?.contains(text)
+            {
+                return Ok(());
             }
+            anyhow::ensure!(begun.elapsed() < PATIENCE, "{url} did not answer with `{text}` within {PATIENCE:?}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// Starts the origin and its first edge, and waits until that has heard of its lease: before, it shares no fetch.
+    /// Returns its process, where it serves, and where it tells how it is.
+    pub(crate) async fn start_one_edge(&mut self) -> Result<(u32, SocketAddr, SocketAddr)> {
+        self.spawn(&["origin"])?;
+        self.wait_for(&format!("http://{}/readyz", self.origin)).await?;
+        let edge = self.spawn(&["edge", "e1"])?;
+        let (listen, admin) = *self.edges.first().context("an edge")?;
+        self.wait_to_read(&format!("http://{admin}/metrics"), "\natoll_edge_leased 1\n").await?;
+        Ok((edge, listen, admin))
     }
 
     /// Waits until all edges are ready.
