@@ -2,6 +2,7 @@
 //! that have files of their own (zones, upstreams, routes).
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -13,7 +14,7 @@ use crate::report::{Report, Shown};
 use crate::section::Section;
 use crate::tree::Tree;
 use crate::zone::DnsName;
-use crate::{ByteSize, Complaints, Route, Rule, Upstream, Zone, rules};
+use crate::{ByteSize, Complaints, RedisAddress, Route, Rule, Upstream, Zone, rules};
 
 /// The longest lease that a network may have: every restart of an origin waits for it.
 pub const LONGEST_LEASE: Duration = Duration::from_secs(300);
@@ -51,7 +52,24 @@ pub struct Region {
     pub longitude: f64,
     /// Networks whose clients belong here, whatever their place.
     pub clients: Vec<IpNet>,
+    /// What its edges share as their second tier (L2); without it each has a folder of its own.
+    pub redis: Option<RegionRedis>,
 }
+
+/// The Redis of a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionRedis {
+    /// How it is reached. Secrets in files are relative to the file of the node that reads them: [`RedisAddress::within`].
+    pub address: RedisAddress,
+    /// The largest entry that is stored there, in bytes.
+    pub max_entry: ByteSize,
+}
+
+/// What one command carries without holding up the others on its connection.
+const MAX_ENTRY: ByteSize = ByteSize(1 << 20);
+
+/// The bounds of `max_entry`: a Redis takes no value above 512 MB, and one of that size would hold up all others.
+const MAX_ENTRIES: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(64 << 20);
 
 /// What a fenced edge does with cached content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +189,10 @@ impl Region {
         let latitude = section.required_number("latitude", -90.0, 90.0);
         let longitude = section.required_number("longitude", -180.0, 180.0);
         let clients = section.networks("clients", "a network such as \"192.0.2.0/24\"");
-        Some(Self { name: name.clone(), latitude: latitude?, longitude: longitude?, clients })
+        let redis =
+            RedisAddress::read(section, "redis", |own| own.map_or(MAX_ENTRY, |own| own.bytes_within("max_entry", MAX_ENTRY, &MAX_ENTRIES)));
+        let redis = redis.map(|(address, max_entry)| RegionRedis { address, max_entry });
+        Some(Self { name: name.clone(), latitude: latitude?, longitude: longitude?, clients, redis })
     }
 }
 

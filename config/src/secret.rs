@@ -53,6 +53,14 @@ impl SecretRef {
         text.strip_prefix("file:").filter(|path| !path.is_empty()).map(|path| Self::File(folder.join(path)))
     }
 
+    /// Returns the same with a file that stands in `folder`, where its path is relative.
+    pub(crate) fn within(&self, folder: &Path) -> Self {
+        match self {
+            Self::Environment(name) => Self::Environment(name.clone()),
+            Self::File(path) => Self::File(folder.join(path)),
+        }
+    }
+
     /// Fetches the secret as text, without white space around it.
     ///
     /// # Errors

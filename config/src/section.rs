@@ -252,6 +252,10 @@ impl<'a> Section<'a> {
         self.table.contains_key(name)
     }
 
+    pub(crate) fn is_table(&self, name: &str) -> bool {
+        matches!(self.table.get(name), Some(Spot { value: Value::Table(_), .. }))
+    }
+
     /// The engine of a store; only the embedded one is there.
     pub(crate) fn engine(&self, name: &'static str) {
         let value = self.one(name, "\"embedded\"; shared engines are not supported yet", |value| match value {

@@ -17,6 +17,8 @@ pub const LAPTOP: &str = include_str!("../examples/laptop.toml");
 /// A whole configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The folder of the file, which paths in it are relative to.
+    pub folder: PathBuf,
     /// Where this machine's nodes keep their files.
     pub data: PathBuf,
     /// What the whole network shares.
@@ -83,6 +85,7 @@ impl Settings {
             (data, network, origin, edges, dns)
         };
         Ok(Self {
+            folder: tree.folder.clone(),
             data: tree.folder.join(data),
             network,
             network_json: tree.network_json(),

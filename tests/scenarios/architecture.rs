@@ -24,14 +24,15 @@ fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>> {
 
 #[test]
 fn rooms_know_only_whom_the_design_lets_them() -> Result<()> {
-    let arrows: [(&str, &[&str]); 7] = [
+    let arrows: [(&str, &[&str]); 8] = [
         ("atoll-wire", &[]),
         ("atoll-config", &["atoll-wire"]),
         ("atoll-follow", &["atoll-wire"]),
-        ("atoll-origin", &["atoll-wire", "atoll-config"]),
-        ("atoll-edge", &["atoll-wire", "atoll-config", "atoll-follow"]),
+        ("atoll-engine", &["atoll-wire", "atoll-config"]),
+        ("atoll-origin", &["atoll-wire", "atoll-config", "atoll-engine"]),
+        ("atoll-edge", &["atoll-wire", "atoll-config", "atoll-follow", "atoll-engine"]),
         ("atoll-dns", &["atoll-wire", "atoll-config", "atoll-follow"]),
-        ("atoll", &["atoll-wire", "atoll-config", "atoll-follow", "atoll-origin", "atoll-edge", "atoll-dns"]),
+        ("atoll", &["atoll-wire", "atoll-config", "atoll-follow", "atoll-engine", "atoll-origin", "atoll-edge", "atoll-dns"]),
     ];
 
     let packages = dependencies()?;
