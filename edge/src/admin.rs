@@ -47,6 +47,7 @@ async fn metrics(edge: Shared) -> HttpResponse {
         memory_entries,
         folder_bytes: edge.folder.bytes(),
         config: edge.applied.view().map_or(0, |view| view.config),
+        second: edge.responses.second.used(),
     };
     HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(edge.metrics.render(&now))
 }

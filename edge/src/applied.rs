@@ -12,7 +12,8 @@ use follow::{Apply, NotUnderstood, Vitals};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use wire::{
-    Alias, Class, ConfigVersion, Digest, Event, Fact, FilePath, LiveEdge, PurgeTable, Question, SiteName, SiteState, State, Timestamp,
+    Alias, Class, ConfigVersion, Digest, Epoch, Event, Fact, FilePath, LiveEdge, PurgeTable, Question, SiteName, SiteState, State,
+    Timestamp,
 };
 
 use crate::assets::{Change, Manifests, fetch_ahead};
@@ -32,6 +33,8 @@ pub(crate) struct View {
     pub(crate) sites: HashMap<SiteName, SiteView>,
     /// Rises when all that was held had to be dropped: a fill from before may not be stored.
     pub(crate) generation: u64,
+    /// The life of the journal that it is of.
+    pub(crate) epoch: Epoch,
 }
 
 impl View {
@@ -170,7 +173,7 @@ impl Apply for Applied {
         }
         let purges = Arc::new(state.purges.clone());
         let generation = self.generation.load(Ordering::Acquire);
-        self.view.store(Some(Arc::new(View { network, config, purges, sites, generation })));
+        self.view.store(Some(Arc::new(View { network, config, purges, sites, generation, epoch: state.position.epoch })));
         if drop_all {
             self.responses.clear();
         }
@@ -199,7 +202,7 @@ impl Apply for Applied {
             self.prefetch(published.chain(sites.values().map(|site| site.version)).collect(), changes).await;
             self.manifests.keep_only(sites.values().flat_map(|site| site.recent.iter().map(|(version, _)| *version).chain([site.version])));
             let purges = Arc::clone(&view.purges);
-            self.view.store(Some(Arc::new(View { network, config, purges, sites, generation: view.generation })));
+            self.view.store(Some(Arc::new(View { network, config, purges, sites, generation: view.generation, epoch: view.epoch })));
         }
         Ok(())
     }

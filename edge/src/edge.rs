@@ -226,11 +226,18 @@ mod tests {
     use super::*;
     use config::Network;
     use std::collections::HashMap;
-    use wire::PurgeTable;
+    use wire::{Epoch, PurgeTable};
 
     fn view(config: u64) -> Arc<View> {
         let network = Arc::new(Network::from_json(&serde_json::json!({})).unwrap());
-        Arc::new(View { network, config, purges: Arc::new(PurgeTable::sized([0; 16], 1)), sites: HashMap::new(), generation: 0 })
+        Arc::new(View {
+            network,
+            config,
+            purges: Arc::new(PurgeTable::sized([0; 16], 1)),
+            sites: HashMap::new(),
+            generation: 0,
+            epoch: Epoch::from_bytes([1; 8]),
+        })
     }
 
     fn holds(applied: u64) -> Standing {

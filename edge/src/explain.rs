@@ -32,9 +32,25 @@ pub(crate) struct Explanation {
 #[derive(Debug, Serialize)]
 #[serde(tag = "by", rename_all = "lowercase")]
 enum AnsweredBy {
-    Nothing { why: &'static str },
-    Site { site: String, version: Option<String>, leads_to: String, digest: Option<String>, moved_at_seq: Option<u64> },
-    Route { route: String, upstream: String, key: String, next_request: String, when_fenced: String, variants: Vec<Variant> },
+    Nothing {
+        why: &'static str,
+    },
+    Site {
+        site: String,
+        version: Option<String>,
+        leads_to: String,
+        digest: Option<String>,
+        moved_at_seq: Option<u64>,
+    },
+    Route {
+        route: String,
+        upstream: String,
+        key: String,
+        second_tier: String,
+        next_request: String,
+        when_fenced: String,
+        variants: Vec<Variant>,
+    },
 }
 
 /// One stored variant.
@@ -140,6 +156,7 @@ fn by_route(edge: &Edge, url: &UrlScope, view: &crate::applied::View, route: &co
         route: route.name.to_string(),
         upstream: route.upstream.to_string(),
         key: key.to_string(),
+        second_tier: edge.responses.second.describe(),
         next_request,
         when_fenced: match route.when_fenced {
             WhenFenced::Revalidate => "revalidate".to_owned(),

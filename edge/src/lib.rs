@@ -13,6 +13,7 @@ mod validity;
 mod assets;
 mod gateway;
 mod memory;
+mod tier;
 mod rules;
 mod represent;
 mod refuse;

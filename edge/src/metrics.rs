@@ -36,6 +36,7 @@ pub(crate) struct Gauges {
     pub(crate) memory_entries: u64,
     pub(crate) folder_bytes: u64,
     pub(crate) config: u64,
+    pub(crate) second: Used,
 }
 
 /// An edge's metrics.
@@ -54,7 +55,32 @@ pub(crate) struct Metrics {
     pub(crate) purge_seconds: Histogram,
     /// Entries stored that some purge which names them could not take: none, as long as nothing is wrong here.
     pub(crate) unpurgeable_entries: Gauge<u64, AtomicU64>,
+    second_reads: Family<Result, Counter>,
+    second_read_seconds: Histogram,
+    second_writes: Family<Result, Counter>,
+    second_unusable: Family<Reason, Counter>,
     gauges: BTreeMap<&'static str, Gauge<u64, AtomicU64>>,
+}
+
+/// How something went.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Result {
+    result: &'static str,
+}
+
+/// Why something was not used.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// What the gauges show of the second tier.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Used {
+    /// Whether it answers.
+    pub(crate) up: bool,
+    /// What it takes of this machine's disk.
+    pub(crate) disk_bytes: u64,
 }
 
 /// What a purge's way takes: from a neighbour to the other side of the world, and where something is slow.
@@ -64,7 +90,7 @@ fn duration_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.000_05, 4.0, 10))
 }
 
-const GAUGES: [(&str, &str); 7] = [
+const GAUGES: [(&str, &str); 9] = [
     ("head_seq", "The journal's last seq, as far as the origin has told"),
     ("applied_seq", "The last seq in force here"),
     ("leased", "Whether the lease holds"),
@@ -72,6 +98,8 @@ const GAUGES: [(&str, &str); 7] = [
     ("memory_entries", "Entries in the memory tier"),
     ("folder_bytes", "Bytes in the folder tier"),
     ("config_number", "The number of the configuration in force"),
+    ("second_tier_up", "Whether the second tier of responses answers"),
+    ("second_tier_disk_bytes", "Bytes that the second tier of responses takes of this machine's disk"),
 ];
 
 impl Metrics {
@@ -97,6 +125,16 @@ impl Metrics {
         let collapsed = counter("collapsed", "Requests that shared the fill of another");
         let unstorable_tags = counter("unstorable_tags", "Responses not stored since their tags don't fit: nothing is unpurgeable");
         let fenced_responses = counter("fenced_responses", "Answers that this edge gave without a lease");
+        let (second_reads, second_writes, second_unusable) = (Family::default(), Family::default(), Family::default());
+        registry.register("second_tier_reads", "Looks into the second tier of responses", second_reads.clone());
+        registry.register("second_tier_writes", "Responses written to the second tier, or not", second_writes.clone());
+        registry.register("second_tier_unusable", "What the second tier held and was not used", second_unusable.clone());
+        let second_read_seconds = Histogram::new(exponential_buckets(0.000_05, 2.0, 12));
+        registry.register(
+            "second_tier_read_seconds",
+            "How long looks into the second tier took, waiting for others included",
+            second_read_seconds.clone(),
+        );
         let mut gauges = BTreeMap::new();
         for (name, help) in GAUGES {
             let gauge = Gauge::default();
@@ -115,6 +153,10 @@ impl Metrics {
             fenced_responses,
             purge_seconds,
             unpurgeable_entries,
+            second_reads,
+            second_read_seconds,
+            second_writes,
+            second_unusable,
             gauges,
         }
     }
@@ -130,6 +172,22 @@ impl Metrics {
         };
     }
 
+    /// Counts a look into the second tier.
+    pub(crate) fn second_read(&self, result: &'static str, took: Duration) {
+        self.second_reads.get_or_create(&Result { result }).inc();
+        self.second_read_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts what became of a response that was to be written to the second tier.
+    pub(crate) fn second_wrote(&self, result: &'static str) {
+        self.second_writes.get_or_create(&Result { result }).inc();
+    }
+
+    /// Counts what the second tier held and was not used.
+    pub(crate) fn second_unusable(&self, reason: &'static str) {
+        self.second_unusable.get_or_create(&Reason { reason }).inc();
+    }
+
     /// Returns what `atoll status` shows.
     pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
         BTreeMap::from([("hits".to_owned(), self.hits.get()), ("misses".to_owned(), self.misses.get())])
@@ -137,7 +195,17 @@ impl Metrics {
 
     /// Returns all of it as Prometheus reads it.
     pub(crate) fn render(&self, now: &Gauges) -> String {
-        let values = [now.head, now.applied, u64::from(now.leased), now.memory_bytes, now.memory_entries, now.folder_bytes, now.config];
+        let values = [
+            now.head,
+            now.applied,
+            u64::from(now.leased),
+            now.memory_bytes,
+            now.memory_entries,
+            now.folder_bytes,
+            now.config,
+            u64::from(now.second.up),
+            now.second.disk_bytes,
+        ];
         for ((name, _), value) in GAUGES.iter().zip(values) {
             if let Some(gauge) = self.gauges.get(name) {
                 gauge.set(value);

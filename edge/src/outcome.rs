@@ -85,6 +85,11 @@ impl Outcome {
         self
     }
 
+    /// The same, when what is served had just come from the second tier.
+    pub(crate) fn of_second_tier(self) -> Self {
+        Self { tier: "l2", ..self }
+    }
+
     /// The same, when the upstream was asked and had no answer.
     pub(crate) fn after(mut self, reason: Forward) -> Self {
         self.status = self.status.after(reason);

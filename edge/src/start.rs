@@ -1,6 +1,7 @@
 //! Starts an edge and stops it: bind first, report the real addresses, drain before leaving.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,10 @@ use wire::{NodeName, PurgeTable, Role, Secret};
 use crate::applied::Applied;
 use crate::assets::{Assets, Folder, Manifests};
 use crate::door::GRACE_S;
-use crate::gateway::{Asked, Purging, QUESTIONS, Responses, TOMBSTONES_BYTES, WaitingRoom, answer_questions};
+use crate::gateway::{
+    Asked, Purging, QUESTIONS, Responses, SECOND_QUEUE, Second, SecondPlace, SecondWork, TOMBSTONES_BYTES, WaitingRoom, answer_questions,
+    work_of_second,
+};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::{admin, door};
@@ -93,9 +97,11 @@ impl Edge {
         let root = settings.data.join("edges").join(node.name.as_str());
         let ca = settings.origin.ca.as_ref().map(|ca| ca.read()).transpose().context("failed to get origin.ca")?;
         let origins = Arc::new(Origins::new(urls, token, ca.as_deref())?);
-        let folder = Folder::open(&root.join("assets"), node.disk.0).with_context(|| format!("failed to open {}", root.display()))?;
+        let folder =
+            Folder::open(&root.join("assets"), node.disk.0 / 4 * 3).with_context(|| format!("failed to open {}", root.display()))?;
         let (questions, asked) = mpsc::channel(QUESTIONS);
-        let edge = Arc::new(build(node, folder, origins, questions));
+        let (second, waiting) = second(&settings, &node, &root);
+        let edge = Arc::new(build(node, folder, origins, questions, second));
         let settings = follow::Settings {
             name: edge.node.name.clone(),
             role: Role::Edge,
@@ -110,6 +116,7 @@ impl Edge {
         let mut tasks = vec![
             tokio::spawn(tidy(Arc::clone(&edge.memory), stop.clone())),
             tokio::spawn(answer_questions(Arc::clone(&edge), asked, stop.clone())),
+            tokio::spawn(work_of_second(Arc::clone(&edge), waiting, stop.clone())),
             tokio::spawn(async move { announcing.responses.announcer.run(Arc::clone(&announcing.origins), stopped).await }),
         ];
         let servers = serve(&edge, listeners, admin_listener, &mut tasks)?;
@@ -125,14 +132,21 @@ fn bind(node: &EdgeNode) -> Result<Vec<TcpListener>> {
     node.listen.iter().map(bind).collect()
 }
 
-fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>, questions: mpsc::Sender<Asked>) -> crate::edge::Edge {
+fn build(
+    node: EdgeNode,
+    folder: Folder,
+    origins: Arc<Origins>,
+    questions: mpsc::Sender<Asked>,
+    second: (SecondPlace, mpsc::Sender<SecondWork>),
+) -> crate::edge::Edge {
     // What flows is given a quarter, and no less than the largest objects need.
     let flowing = usize::try_from(node.memory.0 / 4).unwrap_or(usize::MAX).max(FLOWING_LEAST);
     let memory = Arc::new(Memory::new(of_cache(node.memory.0)));
     let (folder, metrics) = (Arc::new(folder), Arc::new(Metrics::new()));
     let assets = Arc::new(Assets::new(Arc::clone(&memory), Arc::clone(&folder), Arc::clone(&origins)));
     let manifests = Arc::new(Manifests::new(Arc::clone(&assets)));
-    let responses = Arc::new(Responses::new(Arc::clone(&memory), flowing));
+    let second = Arc::new(Second::new(second.0, Arc::clone(&metrics), second.1));
+    let responses = Arc::new(Responses::new(Arc::clone(&memory), flowing, second));
     let applied = Arc::new(Applied::new(Arc::clone(&manifests), Arc::clone(&responses), Arc::clone(&metrics), questions));
     crate::edge::Edge {
         node,
@@ -149,6 +163,19 @@ fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>, questions: mpsc:
         purging: Purging::default(),
         runtime: tokio::runtime::Handle::current(),
     }
+}
+
+/// Where the second tier of responses is, and what it does behind them. Of the disk that an edge may take, assets have
+/// three quarters.
+fn second(settings: &Settings, node: &EdgeNode, root: &Path) -> ((SecondPlace, mpsc::Sender<SecondWork>), mpsc::Receiver<SecondWork>) {
+    let place = SecondPlace {
+        region: node.region.clone(),
+        settings: settings.folder.clone(),
+        folder: root.join("responses"),
+        disk: node.disk.0 / 4,
+    };
+    let (work, waiting) = mpsc::channel(SECOND_QUEUE);
+    ((place, work), waiting)
 }
 
 /// Returns how much of an edge's memory its cache gets: all but what is reserved, and half of it at the least.

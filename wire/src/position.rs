@@ -37,6 +37,12 @@ impl Epoch {
     pub fn from_bytes(bytes: [u8; 8]) -> Self {
         Self(bytes)
     }
+
+    /// Returns the raw bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
 }
 
 impl Chain {

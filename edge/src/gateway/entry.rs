@@ -34,6 +34,8 @@ pub(crate) struct Head {
     pub(crate) provenance: Provenance,
     /// When it came (CLOCK_BOOTTIME), for its age.
     pub(crate) received_boot: Duration,
+    /// When the fetch of its body started, or the request that found it to be right (CLOCK_BOOTTIME).
+    pub(crate) started_boot: Duration,
 }
 
 /// A response that may be served again.

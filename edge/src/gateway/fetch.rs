@@ -52,7 +52,9 @@ struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.edge.responses.fills.end(&self.key, &self.fill);
+        let responses = &self.edge.responses;
+        responses.fills.end(&self.key, &self.fill);
+        responses.second.settle(&self.key, responses.is_passing(&self.key));
     }
 }
 
@@ -287,6 +289,9 @@ pub(crate) fn renewed(
     let mut head = job.judge(edge, start, &request, (entry.head.status, headers), entry.head.length)?;
     head.tags = union(&entry.head.tags, &head.tags);
     head.provenance.slots = job.slots(&start.view, &head.tags);
+    if said == Said::Head {
+        head.started_boot = entry.head.started_boot;
+    }
     Ok(entry.with_head(head))
 }
 

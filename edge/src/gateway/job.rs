@@ -1,15 +1,17 @@
 //! What is fetched and how it is judged: by the rules, at one position, under one route's settings.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::{Route, Upstream};
 use http::header::{AUTHORIZATION, COOKIE, DATE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
 use http::{HeaderMap, Method, StatusCode};
 use wire::{PurgeTable, Subject, Tag, Target, Timestamp};
 
-use super::entry::{Entry, Head};
+use super::entry::{Content, Entry, Head};
 use super::key::CacheKey;
 use super::lookup::{Trouble, may_stand_in};
+use super::second::Deposit;
 use super::upstream::{Answer, Call};
 use crate::applied::View;
 use crate::edge::Edge;
@@ -42,6 +44,8 @@ pub(crate) struct Start {
     /// The generation of its key (P8).
     pub(crate) tombstone: u64,
     pub(crate) sent_at: Timestamp,
+    /// The same by CLOCK_BOOTTIME.
+    pub(crate) sent_boot: Duration,
 }
 
 impl Start {
@@ -51,7 +55,7 @@ impl Start {
         let view = edge.applied.view()?;
         let filled_at = edge.lease.standing().applied;
         let tombstone = edge.responses.tombstones.generation(key);
-        Some(Self { view, filled_at, tombstone, sent_at: Timestamp::now() })
+        Some(Self { view, filled_at, tombstone, sent_at: Timestamp::now(), sent_boot: follow::boottime() })
     }
 }
 
@@ -114,6 +118,7 @@ impl Job {
             terms,
             tags,
             received_boot: follow::boottime(),
+            started_boot: start.sent_boot,
         })
     }
 
@@ -150,7 +155,7 @@ impl Job {
     pub(crate) fn store(&self, edge: &Edge, start: &Start, entry: &Arc<Entry>, of: Option<&Entry>) {
         let responses = &edge.responses;
         let is_purgeable = self.is_purgeable(&start.view.purges, &entry.head);
-        responses.store(&self.key, entry, of, || {
+        let is_stored = responses.store(&self.key, entry, of, || {
             let Some(view) = edge.applied.view() else { return false };
             let buried = Buried { at_start: start.tombstone, now: responses.tombstones.generation(&self.key) };
             let may_store = may_store(&entry.head.provenance, self.key.place(), view.in_force(), buried);
@@ -159,6 +164,16 @@ impl Job {
             }
             may_store
         });
+        if is_stored && matches!(entry.content, Content::Whole(_)) {
+            responses.second.deposit(Deposit {
+                key: self.key.clone(),
+                sent: self.sent.clone(),
+                owner: self.route.owner.clone(),
+                epoch: start.view.epoch,
+                entry: Arc::clone(entry),
+                tombstone: start.tombstone,
+            });
+        }
     }
 
     /// What storing asks of the request.
@@ -193,7 +208,6 @@ mod tests {
     use crate::rules::StoreTerms;
     use crate::rules::testing::headers;
     use crate::rules::vary::Selection;
-    use std::time::Duration;
 
     fn job() -> Job {
         let network = config::Network::from_json(&serde_json::json!({
@@ -235,6 +249,7 @@ mod tests {
             tags: tags.into(),
             provenance: Provenance { filled_at: 1, generation: 0, settings: 1, slots },
             received_boot: Duration::ZERO,
+            started_boot: Duration::ZERO,
         }
     }
 

@@ -230,6 +230,7 @@ mod tests {
                 tags: tags.clone().into(),
                 provenance: Provenance { filled_at: 5, generation: 0, settings: self.route().settings, slots: self.purges.slots(&subject) },
                 received_boot: Duration::from_secs(100),
+                started_boot: Duration::from_secs(100),
             };
             let mut entry = Entry::whole(head, Bytes::new());
             change(&mut entry);

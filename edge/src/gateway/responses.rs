@@ -16,6 +16,7 @@ use super::entry::{Content, Entry, Stored};
 use super::fills::Fills;
 use super::flow::Budget;
 use super::key::{CacheKey, Tombstones};
+use super::second::Second;
 use super::upstream::Upstreams;
 use crate::memory::{Held, HeldKey, Memory};
 
@@ -38,6 +39,8 @@ pub(crate) struct Responses {
     hit_for_miss: HitForMiss,
     /// Tells the journal what unsafe methods made invalid here.
     pub(crate) announcer: Announcer,
+    /// What is stored outside of this process.
+    pub(crate) second: Arc<Second>,
     /// Bounds what flows from upstreams to clients, beside what is stored.
     pub(crate) flowing: Arc<Budget>,
     compressing: Arc<Semaphore>,
@@ -59,7 +62,7 @@ impl HitForMiss {
 
 impl Responses {
     /// `flowing`: the bytes of bodies on their way.
-    pub(crate) fn new(memory: Arc<Memory>, flowing: usize) -> Self {
+    pub(crate) fn new(memory: Arc<Memory>, flowing: usize, second: Arc<Second>) -> Self {
         Self {
             memory,
             fills: Fills::default(),
@@ -67,6 +70,7 @@ impl Responses {
             upstreams: Upstreams::default(),
             hit_for_miss: HitForMiss::new(),
             announcer: Announcer::default(),
+            second,
             flowing: Arc::new(Budget::new(flowing)),
             compressing: Arc::new(Semaphore::new(COMPRESSING)),
         }
@@ -82,16 +86,19 @@ impl Responses {
 
     /// Stores an entry if `may` still holds at the very moment: one change of a key at a time, so an
     /// invalidation comes either before, and is seen, or after, and takes the entry. What is made of an entry
-    /// that was stored replaces that one only: a newer one may have come meanwhile.
-    pub(crate) fn store(&self, key: &CacheKey, entry: &Arc<Entry>, of: Option<&Entry>, may: impl FnOnce() -> bool) {
+    /// that was stored replaces that one only: a newer one may have come meanwhile. Tells whether it is stored.
+    pub(crate) fn store(&self, key: &CacheKey, entry: &Arc<Entry>, of: Option<&Entry>, may: impl FnOnce() -> bool) -> bool {
+        let mut is_stored = false;
         self.memory.change(HeldKey::Response(key.clone()), |held| {
             let stored = if let Some(Held::Responses(stored)) = &held { (**stored).clone() } else { Stored::default() };
             let is_there = |of: &Entry| stored.variants.iter().any(|known| std::ptr::eq(known.as_ref(), of));
             if !of.is_none_or(is_there) || !may() {
                 return held;
             }
+            is_stored = true;
             Some(Held::Responses(Arc::new(stored.with(Arc::clone(entry)))))
         });
+        is_stored
     }
 
     /// Makes a URL invalid here, at once: what is stored, and what is being fetched (P8). Returns its generation
@@ -99,12 +106,14 @@ impl Responses {
     pub(crate) fn invalidate(&self, key: &CacheKey) -> u64 {
         let generation = self.tombstones.bury(key);
         self.memory.change(HeldKey::Response(key.clone()), |_| None);
+        self.second.bury(key);
         generation
     }
 
     /// Makes everything invalid here, at once.
     pub(crate) fn invalidate_all(&self) {
         self.tombstones.bury_all();
+        self.second.bury_all();
         self.memory.clear();
     }
 

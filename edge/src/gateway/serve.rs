@@ -21,6 +21,7 @@ use super::lookup::{Found, Moment, Trouble, Why, find, may_stand_in, refuses};
 use super::parts::{self, Fit};
 use super::pass::{self, Passing};
 use super::position::{Footing, in_doubt};
+use super::second::{Wanted, bring};
 use super::tunnel;
 use super::upstream::{Call, Inform};
 use crate::applied::View;
@@ -99,8 +100,19 @@ impl Visit<'_> {
     async fn read(&self, moment: Moment) -> Result<Answer, Refusal> {
         let mut moment = moment;
         let (mut ask_again, mut has_failed) = (false, false);
+        let mut found = self.look_up(&moment);
+        if self.may_be_elsewhere(&found) {
+            bring(self.edge, self.wanted()).await;
+            moment = self.now();
+            found = self.look_up(&moment);
+            if let Found::Fresh(entry) = &found
+                && let Some(answer) = self.from(entry, &moment, ("hit", Some("l2"))).await
+            {
+                return Ok(Answer { outcome: answer.outcome.of_second_tier(), ..answer });
+            }
+        }
         for _ in 0..LOOKS {
-            let (entry, why) = match self.look_up(&moment) {
+            let (entry, why) = match found {
                 Found::Refuse => return Err(Refusal::Fenced),
                 Found::Fresh(entry) => match self.from(&entry, &moment, ("hit", None)).await {
                     Some(answer) => return Ok(answer),
@@ -160,8 +172,24 @@ impl Visit<'_> {
             // What was fetched is not for this request: look again, as if it came now.
             ask_again = true;
             moment = self.now();
+            found = self.look_up(&moment);
         }
         self.lead(Arc::new(Fill::new()), None, None, Why::Miss).await
+    }
+
+    /// Whether the second tier may hold what answers this request, or a newer one than what is here.
+    fn may_be_elsewhere(&self, found: &Found) -> bool {
+        let is_missing = match found {
+            Found::Nothing(why) => matches!(why, Why::Miss | Why::VaryMiss | Why::Purged | Why::Settings),
+            Found::Revalidate(_, why) => matches!(why, Why::Stale | Why::SoftPurged),
+            _ => false,
+        };
+        is_missing && !self.is_behind && !self.edge.responses.is_passing(&self.key)
+    }
+
+    fn wanted(&self) -> Wanted {
+        let may_claim = self.ask.method == Method::GET && !self.wishes.only_if_cached && self.may_share(&None);
+        Wanted { key: self.key.clone(), route: self.route.clone(), headers: self.headers.clone(), may_claim }
     }
 
     pub(super) fn now(&self) -> Moment {
