@@ -109,6 +109,13 @@ impl Applied {
         self.view.load_full()
     }
 
+    /// What is in force may name another second tier than before.
+    fn adopt(&self) {
+        if let Some(view) = self.view() {
+            self.responses.second.adopt(&view.network);
+        }
+    }
+
     /// Asks the DNS to leave this edge out.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
@@ -177,6 +184,7 @@ impl Apply for Applied {
         if drop_all {
             self.responses.clear();
         }
+        self.adopt();
         Ok(())
     }
 
@@ -203,6 +211,7 @@ impl Apply for Applied {
             self.manifests.keep_only(sites.values().flat_map(|site| site.recent.iter().map(|(version, _)| *version).chain([site.version])));
             let purges = Arc::clone(&view.purges);
             self.view.store(Some(Arc::new(View { network, config, purges, sites, generation: view.generation, epoch: view.epoch })));
+            self.adopt();
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod publishing;
 mod purging;
+mod second_tier;
 mod receipts;
 mod positions;
 mod counting;

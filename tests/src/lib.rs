@@ -12,6 +12,7 @@ mod draft;
 mod town;
 mod question;
 mod process;
+mod redis;
 
 pub use answer::{Answer, Heard, Visitor, exchange, raw};
 pub use cable::Cable;
@@ -19,6 +20,7 @@ pub use control::{Control, Published};
 pub use draft::Draft;
 pub use process::{Process, free_port};
 pub use question::{DnsAnswer, Subnet, ask_over_tcp, ask_over_udp};
+pub use redis::{OlderFiles, RedisCluster, RedisOptions, RedisServer};
 pub use town::{Plan, Town};
 pub use upstream::{Gate, Reply, Seen, Upstream};
 pub use wait::{PATIENCE, eventually};

@@ -73,9 +73,31 @@ impl Process {
     /// # Errors
     /// Where it can't be told.
     pub fn terminate(&self) -> Result<()> {
-        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
-        ensure!(told.success(), "failed to send SIGTERM");
+        self.signal("TERM")
+    }
+
+    /// Sends it a signal by its short name, such as `STOP`.
+    ///
+    /// # Errors
+    /// Where it can't be told.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let told = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status()?;
+        ensure!(told.success(), "failed to send SIG{name}");
         Ok(())
+    }
+
+    /// Returns its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Tells whether it still runs.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
     }
 
     /// Waits until it has ended by itself.

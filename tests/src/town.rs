@@ -35,6 +35,7 @@ pub struct Plan {
     upstream: Option<SocketAddr>,
     route_lines: String,
     edge_lines: String,
+    region_lines: BTreeMap<String, String>,
     lease: Option<&'static str>,
     more: String,
 }
@@ -91,6 +92,15 @@ impl Plan {
         self
     }
 
+    /// Adds a line to a region, such as `redis = "redis://127.0.0.1:6379"`.
+    #[must_use]
+    pub fn on_region(mut self, region: &str, line: &str) -> Self {
+        let lines = self.region_lines.entry(region.to_owned()).or_default();
+        lines.push_str(line);
+        lines.push('\n');
+        self
+    }
+
     /// Gives leases of another length than a minute, which none outlives however busy the machine is.
     #[must_use]
     pub fn lease(mut self, lease: &'static str) -> Self {
@@ -113,6 +123,7 @@ impl Plan {
         text.push_str("[origin]\nlisten = \"127.0.0.1:0\"\n");
         for (region, latitude, longitude, clients, _) in REGIONS {
             text.push_str(&format!("[regions.{region}]\nlatitude = {latitude}\nlongitude = {longitude}\nclients = [\"{clients}\"]\n"));
+            text.push_str(self.region_lines.get(region).map_or("", String::as_str));
         }
         for name in &self.edges {
             let region = name.split('-').next().unwrap_or_default();

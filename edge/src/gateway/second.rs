@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use config::{RegionRedis, Route};
+use config::{Network, RegionRedis, Route};
 use follow::boottime;
 use http::HeaderMap;
 use tokio::sync::{mpsc, watch};
@@ -18,7 +18,6 @@ use wire::{Epoch, Owner, RegionName, Subject, Target};
 use super::burials::Burials;
 use super::entry::Entry;
 use super::key::CacheKey;
-use crate::applied::View;
 use crate::edge::Edge;
 use crate::metrics::{Metrics, Used};
 use crate::rules::vary;
@@ -67,11 +66,9 @@ pub(crate) struct Place {
     pub(crate) disk: u64,
 }
 
-/// The tier by the configuration that was in force when it was last asked for.
+/// The tier, and what of the configuration made it.
 #[derive(Debug, Default)]
 struct Current {
-    /// The configuration's number and generation.
-    of: Option<(u64, u64)>,
     network: String,
     redis: Option<RegionRedis>,
     tier: Option<Arc<Tier>>,
@@ -127,19 +124,22 @@ impl Second {
         }
     }
 
-    /// Returns the tier that the configuration in force names; none where it can't be used at all.
-    pub(crate) fn tier(&self, view: &View) -> Option<Arc<Tier>> {
+    /// Takes the tier that a configuration names, which is in force from now on.
+    pub(crate) fn adopt(&self, network: &Network) {
         let mut current = lock(&self.current);
-        let of = Some((view.config, view.generation));
-        if current.of != of {
-            current.of = of;
-            let redis = view.network.regions.get(&self.place.region).and_then(|region| region.redis.clone());
-            if current.tier.is_none() || current.redis != redis || current.network != view.network.name {
-                current.tier = self.open(redis.as_ref(), &view.network.name);
-                (current.redis, current.network) = (redis, view.network.name.clone());
+        let redis = network.regions.get(&self.place.region).and_then(|region| region.redis.clone());
+        if current.tier.is_none() || current.redis != redis || current.network != network.name {
+            *current = Current { tier: self.open(redis.as_ref(), &network.name), redis, network: network.name.clone() };
+            if let Some(tier) = current.tier.clone() {
+                // Whoever comes first need not wait for a connection.
+                tokio::spawn(async move { tier.greet().await });
             }
         }
-        current.tier.clone()
+    }
+
+    /// Returns the tier; none where it can't be used at all.
+    fn tier(&self) -> Option<Arc<Tier>> {
+        lock(&self.current).tier.clone()
     }
 
     fn open(&self, redis: Option<&RegionRedis>, network: &str) -> Option<Arc<Tier>> {
@@ -240,7 +240,7 @@ impl Drop for Looking {
 /// it for all. Whether something came is seen in the first.
 pub(crate) async fn bring(edge: &Arc<Edge>, wanted: Wanted) {
     let second = &edge.responses.second;
-    let Some(tier) = edge.applied.view().and_then(|view| second.tier(&view)) else { return };
+    let Some(tier) = second.tier() else { return };
     // Who waited for a look at another variant looks for its own.
     for _ in 0..=VARIATIONS {
         match second.begin(&wanted.key) {
@@ -405,7 +405,7 @@ pub(crate) async fn work(edge: Arc<Edge>, mut waiting: mpsc::Receiver<Work>, sto
         };
         let Some(work) = work else { return };
         let second = &edge.responses.second;
-        let tier = edge.applied.view().and_then(|view| second.tier(&view));
+        let tier = second.tier();
         match work {
             Work::Write(deposit) => {
                 let bytes = usize::try_from(deposit.entry.length().unwrap_or_default()).unwrap_or(usize::MAX);
@@ -483,13 +483,12 @@ fn prepare(edge: &Edge, deposit: Deposit, claim: Option<Claim>) -> Result<Write,
 impl Second {
     /// Returns what the gauges show of it.
     pub(crate) fn used(&self) -> Used {
-        let tier = lock(&self.current).tier.clone();
-        tier.map_or_else(Used::default, |tier| Used { up: tier.is_up(), disk_bytes: tier.disk_bytes() })
+        self.tier().map_or_else(Used::default, |tier| Used { up: tier.is_up(), disk_bytes: tier.disk_bytes() })
     }
 
     /// Returns what and where it is, for people.
     pub(crate) fn describe(&self) -> String {
-        match &lock(&self.current).tier {
+        match self.tier() {
             None => "none".to_owned(),
             Some(tier) if tier.is_up() => tier.to_string(),
             Some(tier) => format!("{tier}, which does not answer"),

@@ -119,6 +119,13 @@ impl Failed {
 }
 
 impl Tier {
+    /// Says hello, so that a connection is there before somebody waits for it, and a mistake is told at once.
+    pub(crate) async fn greet(&self) {
+        if let Self::Redis(redis) = self {
+            redis.greet().await;
+        }
+    }
+
     /// Looks something up.
     pub(crate) async fn look(&self, look: Look<'_>) -> Result<Held, Failed> {
         match self {

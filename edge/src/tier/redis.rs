@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_millis(25);
 /// How long others wait for who fetches a response; an edge that dies meanwhile holds them up no longer.
 pub(crate) const CLAIM: Duration = Duration::from_secs(10);
 
+/// How often a server is greeted: a connection by TLS to another place takes a while.
+const GREETINGS: u32 = 20;
+
 /// Variants of one URL.
 const VARIANTS: usize = 16;
 
@@ -90,6 +93,25 @@ impl RedisTier {
             breaker: Mutex::default(),
             clock: Mutex::default(),
         })
+    }
+
+    /// Connects, and reads the server's clock. Where it does not answer now, the first who asks connects.
+    pub(super) async fn greet(&self) {
+        for _ in 0..GREETINGS {
+            match self.redis.call::<(u64, u64)>(&engine::redis::cmd("TIME")).await {
+                Ok((s, us)) => {
+                    *lock(&self.clock) = Some(Clock { ms: s.saturating_mul(1000).saturating_add(us / 1000), boot: boottime() });
+                    tracing::info!(redis = %self.redis, "the region's Redis is in use ({})", self.key);
+                    return;
+                }
+                Err(Trouble::Denied(why)) => {
+                    tracing::error!(redis = %self.redis, "the region's Redis lets this edge not in; going on without it ({}): {why}", self.key);
+                    return;
+                }
+                Err(_) => tokio::time::sleep(PATIENCE).await,
+            }
+        }
+        tracing::warn!(redis = %self.redis, "the region's Redis does not answer; going on without it, and trying it now and then ({})", self.key);
     }
 
     pub(super) async fn look(&self, look: Look<'_>) -> Result<Held, Failed> {
@@ -167,7 +189,7 @@ impl RedisTier {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        !lock(&self.breaker).is_open()
+        !lock(&self.breaker).is_open() && lock(&self.clock).is_some()
     }
 
     fn name(&self, url: &UrlName) -> String {
