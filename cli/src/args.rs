@@ -74,10 +74,13 @@ pub(crate) enum Command {
     },
     /// Tells why a URL is answered as it is, at each edge.
     Explain(Explain),
-    /// Checks a configuration file and names everything that is wrong with it.
+    /// Checks a configuration file and names everything that is wrong with it, and with the engines that it names.
     Check {
         /// The file.
         file: PathBuf,
+        /// Looks at the file alone, and asks no engine.
+        #[arg(long)]
+        offline: bool,
     },
     /// Puts the network's part of a configuration file in force.
     Apply(Apply),

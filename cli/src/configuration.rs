@@ -8,17 +8,21 @@ use wire::{ApplyAnswer, ConfigVersion, Timestamp};
 
 use crate::args::Apply;
 use crate::context::Context;
+use crate::engines;
 use crate::exit::{Done, Failure, Outcome};
 use crate::say;
 
 /// Runs `atoll check`.
-pub(crate) fn check(file: &Path, context: &Context) -> Outcome {
+pub(crate) async fn check(file: &Path, offline: bool, context: &Context) -> Outcome {
     if let Some(other) = context.file().filter(|other| *other != file) {
         return Err(Failure::typed(format!("two files were named: {} and {}", file.display(), other.display())));
     }
     let settings = config::Settings::load(file, std::env::vars(), context.flags())?;
     if settings.shown.iter().all(|row| row.source == Source::Default) {
         say::warning(format!("{} describes nothing: every value is a default", file.display()));
+    }
+    if !offline {
+        engines::check(&settings).await?;
     }
     let network = &settings.network;
     say::line(format!(

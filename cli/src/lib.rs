@@ -21,6 +21,7 @@ mod explain;
 mod configuration;
 mod token;
 mod drain;
+mod engines;
 mod nodes;
 mod open_files;
 mod up;
@@ -78,7 +79,7 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Purge(purge) => purge::run(&context, purge).await,
         Command::Status { json } => status::run(&context, json).await,
         Command::Explain(explain) => explain::run(&context, explain).await,
-        Command::Check { file } => configuration::check(&file, &context),
+        Command::Check { file, offline } => configuration::check(&file, offline, &context).await,
         Command::Apply(apply) => configuration::apply(&context, apply).await,
         Command::Config(ConfigCommand::Show { in_force: false, json }) => configuration::show(&context, json),
         Command::Config(ConfigCommand::Show { in_force: true, json }) => configuration::show_in_force(&context, json).await,

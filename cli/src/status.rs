@@ -19,7 +19,7 @@ pub(crate) async fn run(context: &Context, json: bool) -> Outcome {
         status.network, status.position.seq, status.complete
     ))?;
     say::table(
-        ["NODE", "ROLE", "REGION", "LEASE", "APPLIED", "LAG", "HITS"],
+        ["NODE", "ROLE", "REGION", "LEASE", "APPLIED", "LAG", "HITS", "L2"],
         status.followers.iter().map(|node| {
             let lease = match (node.live, node.draining) {
                 (true, true) => "draining".to_owned(),
@@ -34,6 +34,7 @@ pub(crate) async fn run(context: &Context, json: bool) -> Outcome {
                 node.applied.to_string(),
                 node.lag.to_string(),
                 hits(node),
+                second_tier(node).to_owned(),
             ]
         }),
     )?;
@@ -46,6 +47,15 @@ pub(crate) async fn run(context: &Context, json: bool) -> Outcome {
         }),
     )?;
     Ok(Done::Everywhere)
+}
+
+/// Whether an edge's second tier answers; nothing for who has none.
+fn second_tier(node: &FollowerStatus) -> &'static str {
+    match node.counts.get("second_tier_up") {
+        None => "",
+        Some(0) => "down",
+        Some(_) => "up",
+    }
 }
 
 /// The hit ratio of an edge; nothing where it has not answered yet.

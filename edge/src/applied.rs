@@ -109,6 +109,13 @@ impl Applied {
         self.view.load_full()
     }
 
+    /// What `atoll status` shows.
+    fn counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = self.metrics.counts();
+        counts.insert("second_tier_up".to_owned(), u64::from(self.responses.second.used().up));
+        counts
+    }
+
     /// What is in force may name another second tier than before.
     fn adopt(&self) {
         if let Some(view) = self.view() {
@@ -227,7 +234,7 @@ impl Apply for Applied {
     }
 
     fn vitals(&self) -> Vitals {
-        Vitals { draining: self.is_draining(), load: 0.0, counts: self.metrics.counts() }
+        Vitals { draining: self.is_draining(), load: 0.0, counts: self.counts() }
     }
 
     fn heartbeat(&self) -> Duration {
