@@ -84,6 +84,9 @@ pub(crate) enum Command {
     },
     /// Puts the network's part of a configuration file in force.
     Apply(Apply),
+    /// Takes the journal to another engine, while no origin runs.
+    #[command(subcommand)]
+    Journal(JournalCommand),
     /// Shows and restores configurations.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -250,6 +253,27 @@ pub(crate) struct Apply {
     /// Prints JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `atoll journal`
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalCommand {
+    /// Writes the journal of the configuration's origin into a file.
+    Export {
+        /// The file.
+        file: PathBuf,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Reads an exported file into the journal of the configuration's origin, which must be empty. A new epoch begins.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `atoll config`

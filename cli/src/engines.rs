@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use config::{RedisAddress, Settings};
+use config::{BlobStore, JournalEngine, OriginNode, RedisAddress, Settings};
 use engine::{Inspection, Redis, Trouble};
 use futures_util::future::join_all;
 
@@ -27,10 +27,17 @@ enum Finding {
 /// # Errors
 /// Where something must be mended.
 pub(crate) async fn check(settings: &Settings) -> Result<(), Failure> {
+    let journal = async {
+        match &settings.origin.journal {
+            JournalEngine::Embedded => Vec::new(),
+            JournalEngine::Redis { address, replicas } => inspect(address, |said| of_journal(said, *replicas)).await,
+        }
+    };
     let regions = settings.network.regions.values().filter_map(|region| region.redis.as_ref());
     let asked = regions.map(|redis| async { inspect(&redis.address.within(&settings.folder), of_second_tier).await });
     let mut wrong = Vec::new();
-    for finding in join_all(asked).await.into_iter().flatten() {
+    let (of_journal, of_regions) = futures_util::future::join(journal, join_all(asked)).await;
+    for finding in of_journal.into_iter().chain(of_regions.into_iter().flatten()).chain(of_blobs(&settings.origin)) {
         match finding {
             Finding::Wrong(said) => wrong.push(said),
             Finding::Notable(said) => say::warning(said),
@@ -62,6 +69,22 @@ fn unasked(trouble: &Trouble) -> Finding {
         return Finding::Notable(format!("not checked: {trouble}"));
     }
     Finding::Wrong(format!("it lets nobody in like this: {trouble}"))
+}
+
+/// A journal must lose nothing that it acknowledged.
+fn of_journal(said: &Inspection, replicas: u64) -> Vec<Finding> {
+    let mut findings: Vec<_> = said.losses(replicas).into_iter().map(Finding::Wrong).collect();
+    if !said.is_master {
+        findings.push(Finding::Wrong("it is a replica and takes no writes: name its master".to_owned()));
+    }
+    findings
+}
+
+/// Blobs in a folder are those of one origin: another one that shares the journal has none of them.
+fn of_blobs(origin: &OriginNode) -> Option<Finding> {
+    let is_alone = origin.urls.len() < 2 || origin.journal == JournalEngine::Embedded;
+    let said = "origin.blobs: several origins (origin.url) share a journal, and each has a folder of its own: name a bucket";
+    (!is_alone && origin.blobs == BlobStore::Folder).then(|| Finding::Wrong(said.to_owned()))
 }
 
 /// A second tier may lose anything, but must not fill its machine, and must make room for what is new.

@@ -19,6 +19,7 @@ mod purge;
 mod status;
 mod explain;
 mod configuration;
+mod journal;
 mod token;
 mod drain;
 mod engines;
@@ -85,6 +86,7 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Config(ConfigCommand::Show { in_force: true, json }) => configuration::show_in_force(&context, json).await,
         Command::Config(ConfigCommand::History { json }) => configuration::history(&context, json).await,
         Command::Config(ConfigCommand::Restore { number }) => configuration::restore(&context, number).await,
+        Command::Journal(command) => Box::pin(journal::run(&context, command)).await,
         Command::Token(command) => token::run(&context, command).await,
         Command::Drain { name } => drain::run(&context, &name).await,
         Command::Completions { shell } => {

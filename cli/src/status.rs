@@ -40,6 +40,14 @@ pub(crate) async fn run(context: &Context, json: bool) -> Outcome {
     )?;
     say::line("")?;
     say::table(
+        ["ENGINE", "AT", "STATE"],
+        status.engines.iter().map(|engine| {
+            let state = if engine.well { "well".to_owned() } else { engine.notes.join("; ") };
+            [engine.name.clone(), engine.at.clone(), state]
+        }),
+    )?;
+    say::line("")?;
+    say::table(
         ["SITE", "ALIAS", "VERSION", "VERSIONS"],
         status.sites.iter().flat_map(|site| {
             let versions = site.versions.to_string();

@@ -4,6 +4,7 @@
 //! means, with no option that is not a choice. The checker between them reports every complaint at
 //! once and remembers every value for `atoll config show`.
 
+mod blobs;
 mod choice;
 mod complaint;
 mod cookies;
@@ -28,10 +29,11 @@ mod zone;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 
+pub use blobs::{BlobStore, Bucket, BucketKeys};
 pub use complaint::{Complaint, Complaints};
 pub use cookies::{CookieName, CookiePolicy};
 pub use network::{LONGEST_LEASE, Network, Region, RegionRedis, Site, WhenFenced};
-pub use nodes::{DnsNode, EdgeNode, OriginNode, PURGE_RATES, TlsFiles};
+pub use nodes::{DnsNode, EdgeNode, JournalEngine, OriginNode, PURGE_RATES, TlsFiles};
 pub use query::{ParameterName, QueryChoice, QueryPolicy};
 pub use redis::{RedisAddress, RedisUrl};
 pub use report::Shown;

@@ -189,8 +189,9 @@ impl Region {
         let latitude = section.required_number("latitude", -90.0, 90.0);
         let longitude = section.required_number("longitude", -180.0, 180.0);
         let clients = section.networks("clients", "a network such as \"192.0.2.0/24\"");
-        let redis =
-            RedisAddress::read(section, "redis", |own| own.map_or(MAX_ENTRY, |own| own.bytes_within("max_entry", MAX_ENTRY, &MAX_ENTRIES)));
+        let redis = RedisAddress::read(section, "redis", "", |own| {
+            own.map_or(MAX_ENTRY, |own| own.bytes_within("max_entry", MAX_ENTRY, &MAX_ENTRIES))
+        });
         let redis = redis.map(|(address, max_entry)| RegionRedis { address, max_entry });
         Some(Self { name: name.clone(), latitude: latitude?, longitude: longitude?, clients, redis })
     }

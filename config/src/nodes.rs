@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use wire::{NodeName, RegionName};
 
 use crate::section::Section;
-use crate::{ByteSize, Network, SecretRef};
+use crate::{BlobStore, ByteSize, Network, RedisAddress, SecretRef};
 
 /// The origin's part of the file.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct OriginNode {
     pub listen: SocketAddr,
     /// How followers and the command line reach it, the preferred one first.
     pub urls: Vec<String>,
+    /// Where the journal and the lease book are kept.
+    pub journal: JournalEngine,
     /// The certificate and key of its listener, where it speaks TLS.
     pub tls: Option<TlsFiles>,
     /// The certificates that followers and the command line trust for it.
@@ -26,6 +28,40 @@ pub struct OriginNode {
     pub follow_token: Option<SecretRef>,
     /// How many scopes a token may purge per second that has no limit of its own.
     pub purge_rate: u64,
+    /// Where it stores blobs.
+    pub blobs: BlobStore,
+}
+
+/// Where an origin keeps its journal and its lease book.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalEngine {
+    /// In a file of its own; the lease book is in memory.
+    Embedded,
+    /// In a Redis that several origins share.
+    Redis {
+        /// How it is reached.
+        address: RedisAddress,
+        /// How many of its replicas have each event before it is acknowledged.
+        replicas: u64,
+    },
+}
+
+/// The most replicas that anybody waits for.
+const REPLICAS_MOST: u64 = 16;
+
+impl JournalEngine {
+    fn read(section: &Section<'_>) -> Self {
+        if !section.has("journal") || section.says("journal", "embedded") {
+            section.parsed_or("journal", "\"embedded\"", "embedded".to_owned());
+            return Self::Embedded;
+        }
+        let replicas = |own: Option<&Section<'_>>| own.map_or(0, |own| own.count_within("replicas", 0, &(0..=REPLICAS_MOST)));
+        let Some((address, replicas)) = RedisAddress::read(section, "journal", "\"embedded\", ", replicas) else { return Self::Embedded };
+        if address.cluster && replicas > 0 {
+            section.complain("journal", "a cluster can't wait for replicas: expected one server, or no `replicas`");
+        }
+        Self::Redis { address, replicas }
+    }
 }
 
 /// A certificate chain and its key, both PEM.
@@ -90,10 +126,12 @@ impl OriginNode {
             return Self {
                 listen: default_listen,
                 urls: vec![format!("http://{default_listen}")],
+                journal: JournalEngine::Embedded,
                 tls: None,
                 ca: None,
                 follow_token: None,
                 purge_rate: PURGE_RATE,
+                blobs: BlobStore::Folder,
             };
         };
         let listen = section.parsed_or("listen", ADDRESS, default_listen);
@@ -110,11 +148,11 @@ impl OriginNode {
         if urls.is_empty() {
             urls.push(OriginUrl(format!("{scheme}://{listen}")));
         }
-        section.engine("journal");
-        section.engine("blobs");
+        let journal = JournalEngine::read(&section);
+        let blobs = BlobStore::read(&section);
         let urls = urls.into_iter().map(|url| url.0).collect();
         let purge_rate = section.count_within("purge_rate", PURGE_RATE, &PURGE_RATES);
-        Self { listen, urls, tls, ca: section.secret("ca"), follow_token: section.secret("follow_token"), purge_rate }
+        Self { listen, urls, journal, tls, ca: section.secret("ca"), follow_token: section.secret("follow_token"), purge_rate, blobs }
     }
 }
 

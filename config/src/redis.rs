@@ -44,14 +44,19 @@ const EXPECTED: &str = "a URL such as \"redis://127.0.0.1:6379\" or \"rediss://.
                         { url = \"...\", user = \"...\", password = \"file:PATH\", ca = \"file:PATH\", cluster = true }";
 
 impl RedisAddress {
-    /// Reads the address under `name`, where there is one; `own` reads the keys that a table has beside those of an
-    /// address, and is called for every address that is no table, too.
-    pub(crate) fn read<T>(parent: &Section<'_>, name: &'static str, own: impl FnOnce(Option<&Section<'_>>) -> T) -> Option<(Self, T)> {
+    /// Reads the address under `name`, where there is one; `or` is what else may stand there. `own` reads the keys that a
+    /// table has beside those of an address, and is called for every address that is no table, too.
+    pub(crate) fn read<T>(
+        parent: &Section<'_>,
+        name: &'static str,
+        or: &str,
+        own: impl FnOnce(Option<&Section<'_>>) -> T,
+    ) -> Option<(Self, T)> {
         if !parent.has(name) {
             return None;
         }
         if !parent.is_table(name) {
-            let urls: Vec<RedisUrl> = parent.list(name, EXPECTED);
+            let urls: Vec<RedisUrl> = parent.list(name, &format!("{or}{EXPECTED}"));
             let cluster = urls.len() > 1;
             let address = Self { key: parent.key(name), urls, cluster, user: None, password: None, ca: None };
             return address.has_one_kind(parent, name).then(|| (address, own(None)));

@@ -256,13 +256,9 @@ impl<'a> Section<'a> {
         matches!(self.table.get(name), Some(Spot { value: Value::Table(_), .. }))
     }
 
-    /// The engine of a store; only the embedded one is there.
-    pub(crate) fn engine(&self, name: &'static str) {
-        let value = self.one(name, "\"embedded\"; shared engines are not supported yet", |value| match value {
-            Value::Text(text) => (text == "embedded").then(|| text.clone()),
-            _ => None,
-        });
-        self.or_default(name, value, String::new(), "\"embedded\"");
+    /// Tells whether a value is this word.
+    pub(crate) fn says(&self, name: &str, word: &str) -> bool {
+        matches!(self.table.get(name), Some(Spot { value: Value::Text(text), .. }) if text == word)
     }
 
     /// A path, relative to the file's folder.

@@ -139,9 +139,15 @@ pub(crate) fn first_tokens(folder: &Path) -> anyhow::Result<Vec<Fact>> {
 /// locked out for good, so a new token is issued into it. Where `has_follow_token`, followers have
 /// another one than the file's.
 ///
-/// The former `admin` is revoked: who has its file now is not known. The former `follow` goes on, since
-/// followers on other machines may have it, and would be fenced without.
-pub(crate) fn lost_tokens(folder: &Path, tokens: &BTreeMap<String, StoredToken>, has_follow_token: bool) -> anyhow::Result<Vec<Fact>> {
+/// The former `admin` is revoked: who has its file now is not known, unless it may be one of `others`, origins that share
+/// the journal and have files of their own. The former `follow` goes on, since followers on other machines may have it, and
+/// would be fenced without.
+pub(crate) fn lost_tokens(
+    folder: &Path,
+    tokens: &BTreeMap<String, StoredToken>,
+    has_follow_token: bool,
+    others: bool,
+) -> anyhow::Result<Vec<Fact>> {
     let mut facts = Vec::new();
     for (name, can) in built_in() {
         let path = folder.join(format!("{name}.token"));
@@ -152,12 +158,15 @@ pub(crate) fn lost_tokens(folder: &Path, tokens: &BTreeMap<String, StoredToken>,
         let secret = write_new(&path)?;
         let mut id = name.to_owned();
         let mut former = "";
-        if tokens.contains_key(name) && is_admin {
+        if tokens.contains_key(name) && is_admin && !others {
             facts.push(Fact::TokenRevoked { id: id.clone() });
             former = "; the former one is revoked";
         } else if tokens.contains_key(name) {
             id = id_of(&secret, name);
-            former = "; the former one goes on, for followers elsewhere: revoke it once they have the new one";
+            former = match others {
+                true => "; those of other origins go on",
+                false => "; the former one goes on, for followers elsewhere: revoke it once they have the new one",
+            };
         }
         tracing::warn!("{} was missing or held no token of this journal: token `{id}` was issued into it{former}", path.display());
         facts.push(issued(id, name, &secret, can));
@@ -277,19 +286,35 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut tokens = BTreeMap::new();
         stored(&first_tokens(folder.path()).unwrap(), &mut tokens);
-        assert!(lost_tokens(folder.path(), &tokens, false).unwrap().is_empty(), "nothing is lost");
+        assert!(lost_tokens(folder.path(), &tokens, false, false).unwrap().is_empty(), "nothing is lost");
         let first = tokens.clone();
 
         std::fs::remove_file(folder.path().join("admin.token")).unwrap();
         std::fs::write(folder.path().join("follow.token"), "of another journal").unwrap();
-        stored(&lost_tokens(folder.path(), &tokens, false).unwrap(), &mut tokens);
+        stored(&lost_tokens(folder.path(), &tokens, false, false).unwrap(), &mut tokens);
 
         assert_eq!(tokens.len(), 3);
         assert!(tokens["admin"].hash != first["admin"].hash && tokens["follow"] == first["follow"], "{tokens:?}");
         for (name, can) in built_in() {
             assert!(is_in_force(&folder.path().join(format!("{name}.token")), &tokens, &can), "{name}");
         }
-        assert!(lost_tokens(folder.path(), &tokens, false).unwrap().is_empty(), "it is mended once");
+        assert!(lost_tokens(folder.path(), &tokens, false, false).unwrap().is_empty(), "it is mended once");
+    }
+
+    #[test]
+    fn an_origin_that_joins_others_gets_tokens_of_its_own_and_revokes_none() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut tokens = BTreeMap::new();
+        stored(&first_tokens(first.path()).unwrap(), &mut tokens);
+
+        stored(&lost_tokens(second.path(), &tokens, false, true).unwrap(), &mut tokens);
+
+        assert_eq!(tokens.len(), 4);
+        for folder in [first, second] {
+            for (name, can) in built_in() {
+                assert!(is_in_force(&folder.path().join(format!("{name}.token")), &tokens, &can), "{name}");
+            }
+        }
     }
 
     #[test]
@@ -299,7 +324,7 @@ mod tests {
         stored(&first_tokens(folder.path()).unwrap(), &mut tokens);
         tokens.clear();
 
-        let facts = lost_tokens(folder.path(), &tokens, true).unwrap();
+        let facts = lost_tokens(folder.path(), &tokens, true, false).unwrap();
 
         assert!(matches!(facts.as_slice(), [Fact::TokenIssued { id, .. }] if id == "admin"), "{facts:?}");
     }

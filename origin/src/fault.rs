@@ -51,6 +51,8 @@ pub(crate) enum Fault {
     Full(String, Duration),
     /// The disk is full, or storage fails otherwise; nothing was kept.
     Storage(String),
+    /// What this origin stores on elsewhere does not answer, or fails; nothing was kept.
+    Away(String),
     /// The origin is stopping.
     Stopping,
 }
@@ -94,6 +96,7 @@ impl Fault {
             Self::TooFast(..) => "Too much at once",
             Self::Full(..) => "There is no room for more",
             Self::Storage(_) => "It could not be stored",
+            Self::Away(_) => "What it is stored on does not answer",
             Self::Stopping => "The origin is stopping",
         }
     }
@@ -133,7 +136,8 @@ impl fmt::Display for Fault {
             | Self::TooLarge(said)
             | Self::Reused(said)
             | Self::Gone(said)
-            | Self::Storage(said) => f.write_str(said),
+            | Self::Storage(said)
+            | Self::Away(said) => f.write_str(said),
             Self::TooFast(said, wait) | Self::Full(said, wait) => write!(f, "{said}; try again in {} s", whole_seconds(*wait)),
         }
     }
@@ -148,7 +152,9 @@ impl From<AppendError> for Fault {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::Conflict { .. } => Self::Conflict(error.to_string()),
-            AppendError::Storage(_) => Self::Storage(error.to_string()),
+            AppendError::Storage(_) | AppendError::Unknown(_) | AppendError::Unreplicated | AppendError::NotEmpty => {
+                Self::Storage(error.to_string())
+            }
             AppendError::Stopped => Self::Stopping,
         }
     }
@@ -169,7 +175,7 @@ impl ResponseError for Fault {
             Self::Gone(_) => StatusCode::GONE,
             Self::TooFast(..) => StatusCode::TOO_MANY_REQUESTS,
             Self::Storage(_) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Full(..) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full(..) | Self::Away(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -187,7 +193,7 @@ impl ResponseError for Fault {
             Self::Unauthorised | Self::UnknownToken => Some(("WWW-Authenticate", "Bearer".to_owned())),
             Self::OnlyRead(_) => Some(("Allow", "GET, HEAD".to_owned())),
             Self::TooFast(_, wait) | Self::Full(_, wait) => Some(("Retry-After", whole_seconds(*wait).to_string())),
-            Self::Stopping => Some(("Retry-After", "1".to_owned())),
+            Self::Stopping | Self::Away(_) => Some(("Retry-After", "1".to_owned())),
             _ => None,
         };
         if let Some(field) = way_out {

@@ -6,10 +6,12 @@
 mod api;
 mod auth;
 mod decide;
+mod ticket;
 mod once;
 mod rate;
 mod fault;
 mod announce;
+mod sole;
 mod journal;
 mod views;
 mod lease_book;
@@ -22,13 +24,20 @@ mod questions;
 mod feed;
 mod clock;
 mod metrics;
+mod custody;
+mod engines;
 mod start;
+mod transport;
 
 pub use start::{Origin, Running};
+pub use transport::{Moved, export_journal, import_journal};
 
 /// The parts that decide, without any clock, disk or socket: what the simulation drives.
 pub mod cores {
     pub use crate::decide::may_serve;
     pub use crate::journal::{Fit, fit};
-    pub use crate::lease_book::{LeaseBook, Remembered, Standing};
+    pub use crate::lease_book::{
+        Acked, Arbiter, Asked, Candidate, Distrust, Elsewhere, Entry, Grant, Held, LeaseBook, Line, Mirror, Named, Recalled, Remembered,
+        Standing, Table, Verdict, Who,
+    };
 }

@@ -1,21 +1,23 @@
 //! Starts an origin and stops it: bind first, report the real address, finish what is in hand.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{App, HttpServer, web};
 use anyhow::{Context as _, Result};
-use config::{Settings, TlsFiles};
+use config::{BlobStore, JournalEngine, Settings, TlsFiles};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use wire::{Fact, Secret};
 
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, Verdict};
 use crate::core::Core;
-use crate::journal::Journal;
+use crate::engines::Engines;
+use crate::fault::Fault;
 use crate::variants::Variants;
 use crate::{again, api, auth, collect};
 
@@ -67,48 +69,99 @@ impl Origin {
         let tls = settings.origin.tls.as_ref().map(server_tls).transpose()?;
         let follow_token =
             settings.origin.follow_token.as_ref().map(|secret| secret.read()).transpose().context("failed to get origin.follow_token")?;
-        let journal = Journal::open(&folder, self.new_epoch)?;
-        let blobs = Arc::new(Blobs::open(&folder.join("blobs")).await.context("failed to open the blobs")?);
+        let stop = CancellationToken::new();
+        let Engines { journal, leases, sole, custody, mut tasks } = Engines::open(&settings, &folder, self.new_epoch, &stop).await?;
+        let blobs = Arc::new(open_blobs(&settings, &folder).await?);
         let variants = Variants::open(&folder.join("variants")).context("failed to open the variants")?;
         variants.start(&blobs, &tokio::runtime::Handle::current())?;
         let follow_token = follow_token.map(|text| Secret::from_text(&text).hash());
-        let core = Arc::new(Core::new(settings, journal, blobs, variants, follow_token));
+        let core = Arc::new(Core::new(settings, (journal, leases, custody), blobs, variants, follow_token, stop));
         first_facts(&core).await?;
         let server = serve(&core, listener, tls)?;
         let handle = server.handle();
-        let tasks = vec![
+        tasks.extend([
             tokio::spawn(async move {
                 if let Err(error) = server.await {
                     tracing::error!(%error, "the origin's listener ended");
                 }
             }),
-            tokio::spawn(collect::run(Arc::clone(&core))),
+            tokio::spawn(collect::run(Arc::clone(&core), sole)),
             tokio::spawn(again::run(Arc::clone(&core))),
-        ];
+            tokio::spawn(learn_blobs(Arc::clone(&core))),
+        ]);
         let admin_token = core.settings.data.join("admin.token");
         tracing::info!(%address, head = core.journal.head().seq, "origin ready on {address}");
         Ok(Running { address, admin_token, core, server: handle, tasks })
     }
 }
 
+async fn open_blobs(settings: &Settings, folder: &Path) -> Result<Blobs> {
+    match &settings.origin.blobs {
+        BlobStore::Folder => Blobs::open(&folder.join("blobs")).await.context("failed to open the blobs"),
+        BlobStore::Bucket(bucket) => Blobs::in_bucket(bucket).await,
+    }
+}
+
+/// Lists what is in a bucket, which may take minutes; until then, and where that fails, each blob is asked for by itself.
+async fn learn_blobs(core: Arc<Core>) {
+    if !core.blobs.is_shared() {
+        return;
+    }
+    let verdict = Verdict::of(&core.journal.state());
+    tokio::select! {
+        () = core.stop.cancelled() => {}
+        learnt = core.blobs.learn(Some(&verdict)) => {
+            if let Err(error) = learnt {
+                tracing::warn!(%error, "failed to list the bucket of origin.blobs; its blobs are asked for one by one");
+            }
+        }
+    }
+}
+
+/// How often the first facts are decided anew since another origin was faster: it has written them then.
+const FIRST_ATTEMPTS: usize = 5;
+
 /// An empty journal takes its own file's configuration, and gets its first tokens; a lost token file is
-/// written anew.
+/// written anew. Of several origins that start at once on an empty journal one does it.
 async fn first_facts(core: &Core) -> Result<()> {
-    let (has_config, tokens) = {
+    for _ in 0..FIRST_ATTEMPTS {
+        let (facts, if_unchanged) = missing_facts(core)?;
+        if facts.is_empty() {
+            return Ok(());
+        }
+        match core.append("origin", facts, if_unchanged).await {
+            Ok(_) => return Ok(()),
+            Err(Fault::Conflict(_)) => core.journal.catch_up().await?,
+            Err(fault) => anyhow::bail!("{fault}"),
+        }
+    }
+    anyhow::bail!("the journal changes faster than this origin can begin with it")
+}
+
+type Conditions = Vec<(String, u64)>;
+
+fn missing_facts(core: &Core) -> Result<(Vec<Fact>, Conditions)> {
+    let (has_config, tokens, tokens_at) = {
         let state = core.journal.state();
-        (state.config.is_some(), state.control.as_ref().map(|control| control.tokens.clone()).unwrap_or_default())
+        let control = state.control.as_ref();
+        let tokens = control.map(|control| control.tokens.clone()).unwrap_or_default();
+        (state.config.is_some(), tokens, control.map_or(0, |control| control.head_of("tokens")))
     };
-    let mut facts = Vec::new();
+    let (mut facts, mut if_unchanged) = (Vec::new(), Vec::new());
     if !has_config {
         facts.push(Fact::ConfigChanged { number: 1, network: core.settings.network_json.clone() });
+        if_unchanged.push(("config".to_owned(), 0));
     }
     let data = &core.settings.data;
-    let issued = if tokens.is_empty() { auth::first_tokens(data) } else { auth::lost_tokens(data, &tokens, core.follow_token.is_some()) };
-    facts.extend(issued.with_context(|| format!("failed to write the tokens' files in {}", data.display()))?);
-    if !facts.is_empty() {
-        core.append("origin", facts, Vec::new()).await.map_err(|fault| anyhow::anyhow!("{fault}"))?;
+    let others = matches!(core.settings.origin.journal, JournalEngine::Redis { .. });
+    let has_follow_token = core.follow_token.is_some();
+    let issued = if tokens.is_empty() { auth::first_tokens(data) } else { auth::lost_tokens(data, &tokens, has_follow_token, others) };
+    let issued = issued.with_context(|| format!("failed to write the tokens' files in {}", data.display()))?;
+    if !issued.is_empty() {
+        if_unchanged.push(("tokens".to_owned(), tokens_at));
     }
-    Ok(())
+    facts.extend(issued);
+    Ok((facts, if_unchanged))
 }
 
 /// Takes CUBIC for the connections of a listener, which is what most systems take by themselves. BBR holds each one back to

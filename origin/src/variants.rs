@@ -241,7 +241,7 @@ mod tests {
         let variants = Variants::open(&folder.path().join("variants")).unwrap();
         let text = Bytes::from("all the islets of the ring ".repeat(500));
         let (digest, size) = (Digest::of(&text), text.len() as u64);
-        blobs.put(digest, text.clone()).await.unwrap();
+        blobs.put(digest, text.clone(), None).await.unwrap();
         let quick = variants.get(&blobs, digest, size, Coding::Gzip).await.unwrap();
         assert!(!quick.best && quick.bytes.len() < text.len() / 4);
         variants.make(&digest, Coding::Gzip, &text);
@@ -258,7 +258,7 @@ mod tests {
         let mut noise = vec![0; 4096];
         getrandom::fill(&mut noise).unwrap();
         let digest = Digest::of(&noise);
-        blobs.put(digest, noise.clone().into()).await.unwrap();
+        blobs.put(digest, noise.clone().into(), None).await.unwrap();
         assert!(variants.get(&blobs, digest, 4096, Coding::Zstd).await.is_none());
     }
 

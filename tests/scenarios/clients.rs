@@ -1,16 +1,14 @@
 //! The official clients of Fastly and Cloudflare, as they are, pointed at Atoll: what they purge is gone everywhere, and what
 //! is refused they understand.
 
-use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Answer, Reply, Town, Upstream};
+use harness::{Answer, Reply, Town, Upstream, python_with};
 use serde_json::{Value, json};
-use wire::{Digest, Position};
+use wire::Position;
 
 const API: &str = "api.test";
 
@@ -20,38 +18,9 @@ const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
 /// What nothing purges but everything.
 const BYSTANDERS: [(&str, &str); 3] = [(API, "/bystander-1"), (API, "/bystander-2"), (API, "/bystander-3")];
 
-/// Returns a Python that has the clients. They are installed once for each version of Python and of `requirements.txt`.
+/// Returns a Python that has the clients.
 fn install() -> Result<PathBuf> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let needs = "the clients of other CDNs need `python3 -m venv` (Debian: apt-get install python3 python3-venv python3-pip) and PyPI";
-    let requirements = Path::new(SCRIPTS).join("requirements.txt");
-    let version = run(Command::new("python3").args(["-c", "import sys; print(sys.version, sys.prefix)"])).context(needs)?;
-    let digest = Digest::of(&[version, fs::read(&requirements)?].concat()).short();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("clients-{digest}"));
-    let python = folder.join("bin/python");
-    if python.exists() {
-        return Ok(python);
-    }
-    // What was interrupted never has the final name.
-    let staged = folder.with_extension(std::process::id().to_string());
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&staged)).context(needs)?;
-    let pip = ["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--requirement"];
-    run(Command::new(staged.join("bin/python")).args(pip).arg(&requirements)).context(needs)?;
-    if let Err(error) = fs::rename(&staged, &folder) {
-        // Another process was faster.
-        fs::remove_dir_all(&staged)?;
-        ensure!(python.exists(), "failed to move {} to {}: {error}", staged.display(), folder.display());
-    }
-    Ok(python)
-}
-
-/// Runs a command that must succeed, and returns what it printed.
-fn run(command: &mut Command) -> Result<Vec<u8>> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("failed to start {command:?}"))?;
-    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{command:?}: {}\n{said}{complained}", output.status);
-    Ok(output.stdout)
+    python_with(&Path::new(SCRIPTS).join("requirements.txt"))
 }
 
 /// An official client with its settings.

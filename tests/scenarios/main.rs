@@ -3,6 +3,7 @@
 mod publishing;
 mod purging;
 mod second_tier;
+mod buckets;
 mod receipts;
 mod positions;
 mod counting;

@@ -538,6 +538,22 @@ pub struct Status {
     pub followers: Vec<FollowerStatus>,
     /// Every site.
     pub sites: Vec<SiteStatus>,
+    /// What the origin that answers keeps everything in. Older origins did not tell.
+    #[serde(default)]
+    pub engines: Vec<EngineStatus>,
+}
+
+/// What an origin keeps something in, and how that is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct EngineStatus {
+    /// What is kept there: `journal`, `blobs`.
+    pub name: String,
+    /// Where it is: `embedded`, or a URL without a password.
+    pub at: String,
+    /// Whether it answers, and keeps what it must.
+    pub well: bool,
+    /// What is wrong with it, or worth knowing.
+    pub notes: Vec<String>,
 }
 
 /// One follower as the origin sees it.

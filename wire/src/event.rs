@@ -150,6 +150,9 @@ pub enum Fact {
     },
 }
 
+/// The stream that every published version moves.
+pub const VERSIONS: &str = "versions";
+
 /// The version that this program writes of every kind.
 const VERSION: u64 = 1;
 
@@ -178,7 +181,8 @@ impl Fact {
     pub fn streams(&self) -> Vec<String> {
         match self {
             Self::AliasMoved { site, alias, .. } => vec![format!("alias:{site}/{alias}")],
-            Self::VersionPublished { site, .. } => vec![format!("site:{site}")],
+            // The second one is for whoever collects: what no version needs must not be needed by one that comes meanwhile.
+            Self::VersionPublished { site, .. } => vec![format!("site:{site}"), VERSIONS.to_owned()],
             Self::VersionRetired { site, .. } => vec![format!("retired:{site}")],
             Self::ConfigChanged { .. } => vec!["config".to_owned()],
             Self::TokenIssued { .. } | Self::TokenRevoked { .. } => vec!["tokens".to_owned()],

@@ -27,12 +27,13 @@ pub mod fuzzing;
 
 pub use again::{LONGEST_AGAIN, PendingRepeat, PendingRepeats, Room};
 pub use api::{
-    Ack, AckAnswer, AliasAnswer, AliasMove, ApplyAnswer, CommitAnswer, FeedLine, FollowerReceipt, FollowerState, FollowerStatus,
-    LEASE_NONE, LOST, LiveEdge, MAX_SCOPES, PROTOCOL, PlannedEdge, Problem, PublishStarted, PurgePlan, PurgeRequest, Receipt, ReceiptState,
-    Refused, Role, SiteStatus, Status, TokenInfo, TokenIssued, TokenRequest, VersionList, VersionRow, Wait, at_most_a_purge, lease_margin,
+    Ack, AckAnswer, AliasAnswer, AliasMove, ApplyAnswer, CommitAnswer, EngineStatus, FeedLine, FollowerReceipt, FollowerState,
+    FollowerStatus, LEASE_NONE, LOST, LiveEdge, MAX_SCOPES, PROTOCOL, PlannedEdge, Problem, PublishStarted, PurgePlan, PurgeRequest,
+    Receipt, ReceiptState, Refused, Role, SiteStatus, Status, TokenInfo, TokenIssued, TokenRequest, VersionList, VersionRow, Wait,
+    at_most_a_purge, lease_margin,
 };
 pub use digest::{BadDigest, Digest, Hasher};
-pub use event::{Class, Event, Fact};
+pub use event::{Class, Event, Fact, VERSIONS};
 pub use host::{BadHost, Host, HostPattern};
 pub use manifest::{BadManifest, FileEntry, FilePath, MAX_FILES, Manifest};
 pub use name::{Alias, BadName, NodeName, Owner, RegionName, RouteName, SiteName, Tag, UpstreamName};

@@ -13,6 +13,8 @@ pub enum Mistake {
     CachedClock,
     /// L2: a follower below what is complete gets a lease.
     LeaseBelowComplete,
+    /// L2: a book that origins share gives a lease without looking at what is complete in the same step.
+    GrantUnchecked,
     /// L3: a follower that leaves an event unapplied keeps its lease.
     LeaseToLaggard,
     /// L4: an ack of a former life speaks for the present one.
@@ -23,6 +25,8 @@ pub enum Mistake {
     CompleteAfterRestart,
     /// L5: an origin forgets what was complete before its restart.
     CompleteForgotten,
+    /// L5: a book that origins share takes an origin's word that leases have ended, whatever was granted since.
+    CompleteUnchecked,
     /// L6: the wait after a restart is as long as today's lease, not as the longest that may run.
     NewLeaseLength,
     /// P1: an edge acknowledges what it has folded and not yet put in force.
@@ -96,16 +100,18 @@ mod made {
 
     impl Mistake {
         /// All of them.
-        pub const ALL: [Self; 33] = [
+        pub const ALL: [Self; 35] = [
             Self::LeaseFromAnswer,
             Self::ClockJumpIgnored,
             Self::CachedClock,
             Self::LeaseBelowComplete,
+            Self::GrantUnchecked,
             Self::LeaseToLaggard,
             Self::AckOfFormerLife,
             Self::FormerLeaseForgotten,
             Self::CompleteAfterRestart,
             Self::CompleteForgotten,
+            Self::CompleteUnchecked,
             Self::NewLeaseLength,
             Self::AckBeforeApplying,
             Self::ServeWhileFenced,

@@ -146,6 +146,12 @@ impl PurgeTable {
         Self::sized(key, SLOTS)
     }
 
+    /// Returns the key by which scopes find their slots. Origins and edges know it, publishers and readers don't.
+    #[must_use]
+    pub fn key(&self) -> &[u8; 16] {
+        &self.key
+    }
+
     /// Returns an empty table with so many slots of URLs and tags in each array, at least one.
     #[must_use]
     pub fn sized(key: [u8; 16], slots: usize) -> Self {

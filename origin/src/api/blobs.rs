@@ -8,7 +8,7 @@ use wire::{Digest, Grant, PACK_TYPE, Unpacker};
 
 use super::{Shared, name};
 use crate::auth::{self, Caller};
-use crate::blobs::BlobError;
+use crate::blobs::{BlobError, Mark};
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::variants::Coding;
@@ -20,8 +20,9 @@ impl From<BlobError> for Fault {
     fn from(error: BlobError) -> Self {
         match error {
             BlobError::TooLarge(..) => Self::TooLarge(error.to_string()),
-            BlobError::Storage(_, object_store::Error::NotFound { .. }) => Self::NotFound(error.to_string()),
+            BlobError::Missing(_) => Self::NotFound(error.to_string()),
             BlobError::Storage(..) => Self::Storage(error.to_string()),
+            BlobError::Away(..) | BlobError::List(_) => Self::Away(error.to_string()),
             BlobError::WrongDigest { .. } | BlobError::Cut(..) => Self::bad(error),
         }
     }
@@ -45,13 +46,13 @@ pub(super) async fn put(core: Shared, request: HttpRequest, path: web::Path<Stri
     let caller = auth::caller(&core, &request)?;
     must_publish(&core, &caller)?;
     let digest: Digest = name(&path)?;
-    let most = largest(&core);
+    let (most, mark) = (largest(&core), Mark::of(&core.journal.state()));
     let body = body.inspect(|chunk| {
         if let Ok(chunk) = chunk {
             core.metrics.blob_bytes_in.inc_by(chunk.len() as u64);
         }
     });
-    core.blobs.put_stream(digest, most, body).await?;
+    core.blobs.put_stream(digest, most, body, Some(mark)).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -65,6 +66,7 @@ pub(super) async fn put_pack(core: Shared, request: HttpRequest, mut body: web::
     if kind != PACK_TYPE {
         return Err(Fault::bad(format!("Content-Type: `{kind}` is not `{PACK_TYPE}`")));
     }
+    let mark = Mark::of(&core.journal.state());
     let (mut unpacker, mut batch, mut batched) = (Unpacker::default(), Vec::new(), 0);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(Fault::bad)?;
@@ -74,13 +76,13 @@ pub(super) async fn put_pack(core: Shared, request: HttpRequest, mut body: web::
             batched += bytes.len();
             batch.push((digest, bytes));
             if batched >= BATCH {
-                core.blobs.put_all(std::mem::take(&mut batch)).await?;
+                core.blobs.put_all(std::mem::take(&mut batch), Some(mark)).await?;
                 batched = 0;
             }
         }
     }
     unpacker.finish().map_err(Fault::bad)?;
-    core.blobs.put_all(batch).await?;
+    core.blobs.put_all(batch, Some(mark)).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -92,7 +94,7 @@ pub(super) async fn get(core: Shared, request: HttpRequest, path: web::Path<Stri
     let caller = auth::caller(&core, &request)?;
     caller.must_follow(wire::Role::Edge).or_else(|_| caller.must(&Grant::Read))?;
     let digest: Digest = name(&path)?;
-    let known = core.blobs.get(&digest).ok_or_else(|| Fault::NotFound(format!("there is no blob {digest}")))?;
+    let known = core.blobs.find(digest).await?.ok_or(BlobError::Missing(digest))?;
     let coding = request.headers().get("accept-encoding").and_then(|value| value.to_str().ok()).and_then(Coding::parse);
     if let Some(coding) = coding
         && let Some(variant) = core.variants.get(&core.blobs, digest, known.size, coding).await
@@ -104,8 +106,8 @@ pub(super) async fn get(core: Shared, request: HttpRequest, path: web::Path<Stri
         }
         return Ok(response.body(variant.bytes));
     }
-    let body = core.blobs.read(digest).await?;
-    Ok(blob_response(&digest).no_chunking(known.size).streaming(Box::pin(body)))
+    let (size, body) = core.blobs.read(digest).await?;
+    Ok(blob_response(&digest).no_chunking(size).streaming(body))
 }
 
 fn blob_response(digest: &Digest) -> actix_web::HttpResponseBuilder {

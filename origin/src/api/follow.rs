@@ -24,7 +24,7 @@ pub(super) async fn feed(core: Shared, request: HttpRequest, query: web::Query<A
     auth::caller(&core, &request)?.must_follow(query.role)?;
     let after: Position = name(&query.after)?;
     // That the journal lost its end is believed from an ack alone, whose token is bound to a name.
-    match core.journal.fit(&after) {
+    match core.fit(&after).await? {
         Fit::Here => {}
         Fit::Cut => return Err(Fault::NeedsSnapshot(format!("events behind {after} were cut"))),
         Fit::OtherEpoch => return Err(Fault::NeedsSnapshot(format!("{after} is of another history"))),

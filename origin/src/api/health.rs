@@ -23,7 +23,7 @@ pub(super) async fn readyz(core: Shared) -> impl Responder {
 
 /// Answers with the metrics in Prometheus' text form.
 pub(super) async fn metrics(core: Shared) -> impl Responder {
-    let (head, complete) = core.progress();
+    let (head, complete) = core.progress().await;
     let live = core.book().live(boottime()).len();
     let text = core.metrics.render(head.seq, complete, live);
     HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)

@@ -3,13 +3,20 @@
 use std::collections::HashSet;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use wire::{Alias, AliasAnswer, AliasMove, CommitAnswer, Digest, Fact, Grant, Manifest, PublishStarted, SiteName, VersionList, VersionRow};
+use wire::{
+    Alias, AliasAnswer, AliasMove, CommitAnswer, Digest, Fact, Grant, Manifest, Position, PublishStarted, SiteName, VersionList, VersionRow,
+};
 
 use super::{MANIFEST_MOST, Shared, if_match_digest, name, read_whole};
 use crate::auth;
-use crate::core::{Core, Publish};
+use crate::blobs::{BlobError, Verdict};
+use crate::core::Core;
 use crate::decide::{self, Moved};
 use crate::fault::Fault;
+use crate::ticket;
+
+/// How often a commit looks at its blobs: blobs are condemned every ten minutes at the most, a thousand in each event.
+const ATTEMPTS: usize = 5;
 
 /// Takes a manifest and answers with the blobs that the origin lacks.
 #[utoipa::path(post, path = "/v1/sites/{site}/publishes", request_body = Manifest, params(("site" = String, Path)), responses((status = 200, body = PublishStarted)))]
@@ -22,27 +29,27 @@ pub(super) async fn begin(core: Shared, request: HttpRequest, path: web::Path<St
     let settings = network.sites.get(&site).ok_or_else(|| decide::unknown_site(&network, &site))?;
     let manifest = decide::manifest(manifest, settings)?;
     let version = manifest.version();
-    core.blobs.put(version, manifest.canonical().into()).await.map_err(|error| Fault::Storage(error.to_string()))?;
+    let verdict = Verdict::of(&core.journal.state());
     let digests: HashSet<Digest> = manifest.files.iter().map(|file| file.digest).collect();
-    let missing = missing(&core, digests);
-    let id = core.begin_publish(Publish { site, version });
+    let mut missing = lacking(&core, digests, &verdict).await?;
+    if !lacking(&core, HashSet::from([version]), &verdict).await?.is_empty() {
+        core.blobs.put(version, manifest.canonical().into(), Some(verdict.mark)).await?;
+    }
+    missing.sort_unstable();
+    let id = ticket::write(&site, &version, &seal_key(&core));
     Ok(HttpResponse::Ok().json(PublishStarted { id, version, missing }))
 }
 
+/// What the ids of publishes are sealed with.
+fn seal_key(core: &Core) -> [u8; 16] {
+    *core.journal.state().purges.key()
+}
+
 /// A condemned blob counts as missing: it is sent again rather than deleted under a publish.
-fn missing(core: &Core, digests: HashSet<Digest>) -> Vec<Digest> {
-    let condemned = {
-        let state = core.journal.state();
-        let condemned = state
-            .control
-            .as_ref()
-            .map(|control| digests.iter().filter(|digest| control.condemned.contains_key(*digest)).copied().collect::<HashSet<_>>());
-        condemned.unwrap_or_default()
-    };
-    let mut missing = core.blobs.missing(digests.into_iter().filter(|digest| !condemned.contains(digest)));
-    missing.extend(condemned);
-    missing.sort_unstable();
-    missing
+async fn lacking(core: &Core, digests: HashSet<Digest>, verdict: &Verdict) -> Result<Vec<Digest>, Fault> {
+    let live = core.blobs.live(digests.clone(), verdict).await?;
+    let is_missing = |digest: &Digest| live.get(digest).is_none_or(|known| verdict.condemns(&known.name));
+    Ok(digests.into_iter().filter(is_missing).collect())
 }
 
 /// Checks every blob once more and makes the version servable.
@@ -51,11 +58,9 @@ pub(super) async fn commit(core: Shared, request: HttpRequest, path: web::Path<(
     let caller = auth::caller(&core, &request)?;
     let site: SiteName = name(&path.0)?;
     caller.must(&Grant::Publish(Some(site.clone())))?;
-    let publish = core.publish(&site, &path.1)?;
-    // No blob is deleted between the check and the event that needs it.
-    let held = core.collecting.lock().await;
-    let manifest = read_manifest(&core, publish.version).await?;
-    let lifted = check_blobs(&core, publish.version, &manifest).await?;
+    // In a folder no blob is deleted between the check and the event that needs it; in a bucket that event is conditional.
+    let held = if core.blobs.is_shared() { None } else { Some(core.collecting.lock().await) };
+    let (version, manifest) = begun(&core, &site, &path.1).await?;
     let recent = recent_manifests(&core, &site).await?;
     let rewritten = decide::rewritten(&manifest, &recent);
     let mut warnings: Vec<_> = rewritten
@@ -63,31 +68,63 @@ pub(super) async fn commit(core: Shared, request: HttpRequest, path: web::Path<(
         .map(|path| format!("`{path}` has a hash in its name, but its bytes changed: it is not served as immutable"))
         .collect();
     warnings.extend(decide::case_twins(&manifest));
-    let mut facts = Vec::new();
-    if !lifted.is_empty() {
-        facts.push(Fact::BlobsLifted { digests: lifted });
-    }
     let files = manifest.files.len() as u64;
-    facts.push(Fact::VersionPublished { site, version: publish.version, files, bytes: manifest.bytes(), rewritten });
-    let position = core.append(&caller.name, facts, Vec::new()).await?;
+    let published = Fact::VersionPublished { site, version, files, bytes: manifest.bytes(), rewritten };
+    let position = append_checked(&core, &caller.name, version, &manifest, published).await?;
     drop(held);
     for file in manifest.files.iter().filter(|file| file.is_compressible()) {
         core.variants.want(file.digest, file.size);
     }
     core.metrics.publishes.inc();
-    Ok(HttpResponse::Ok().json(CommitAnswer { version: publish.version, position, warnings }))
+    Ok(HttpResponse::Ok().json(CommitAnswer { version, position, warnings }))
+}
+
+/// Appends that a version is there, when all its blobs are. Where some blobs were condemned meanwhile, all are looked at
+/// once more: they may be among them.
+async fn append_checked(core: &Core, actor: &str, version: Digest, manifest: &Manifest, published: Fact) -> Result<Position, Fault> {
+    let mut attempt = 1;
+    loop {
+        let verdict = Verdict::of(&core.journal.state());
+        let lifted = check_blobs(core, version, manifest, &verdict).await?;
+        let mut facts = Vec::new();
+        if !lifted.is_empty() {
+            facts.push(Fact::BlobsLifted { digests: lifted });
+        }
+        facts.push(published.clone());
+        match core.append(actor, facts, vec![verdict.mark.unmoved()]).await {
+            Err(Fault::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
+            appended => return appended,
+        }
+    }
+}
+
+/// Returns the version and the manifest of a publish that was begun, at this origin or another one.
+async fn begun(core: &Core, site: &SiteName, id: &str) -> Result<(Digest, Manifest), Fault> {
+    let unknown = || Fault::NotFound(format!("there is no publish `{id}` of site `{site}`; send the manifest again"));
+    let version = ticket::read(id, site, &seal_key(core)).ok_or_else(unknown)?;
+    // One that was abandoned for long was collected.
+    core.blobs.find(version).await?.ok_or_else(unknown)?;
+    Ok((version, read_manifest(core, version).await?))
 }
 
 async fn read_manifest(core: &Core, version: Digest) -> Result<Manifest, Fault> {
-    let text = core.blobs.read_whole(version).await.map_err(|error| Fault::Storage(error.to_string()))?;
+    let text = core.blobs.read_whole(version).await.map_err(|error| match error {
+        BlobError::Away(..) => Fault::from(error),
+        lost => Fault::Storage(format!("manifest {version}: {lost}")),
+    })?;
     serde_json::from_slice(&text).map_err(|error| Fault::Storage(format!("manifest {version}: {error}")))
 }
 
 /// Every blob must be there, have the size that the manifest says, and its bytes the digest. Returns
 /// those that were condemned.
-async fn check_blobs(core: &Core, version: Digest, manifest: &Manifest) -> Result<Vec<Digest>, Fault> {
+async fn check_blobs(core: &Core, version: Digest, manifest: &Manifest, verdict: &Verdict) -> Result<Vec<Digest>, Fault> {
+    let digests: HashSet<Digest> = manifest.files.iter().map(|file| file.digest).chain([version]).collect();
+    let live = core.blobs.live(digests, verdict).await?;
+    if !live.contains_key(&version) {
+        return Err(Fault::Conflict(format!("the manifest {version} was deleted meanwhile; send it again")));
+    }
     for file in &manifest.files {
-        match core.blobs.get(&file.digest) {
+        match live.get(&file.digest) {
             None => return Err(Fault::Conflict(format!("blob {} of `{}` was not sent", file.digest, file.path))),
             Some(known) if known.size != file.size => {
                 let said =
@@ -97,10 +134,11 @@ async fn check_blobs(core: &Core, version: Digest, manifest: &Manifest) -> Resul
             Some(_) => {}
         }
     }
-    let digests: HashSet<Digest> = manifest.files.iter().map(|file| file.digest).chain([version]).collect();
-    let condemned = core.journal.state().control.as_ref().map(|control| control.condemned.clone()).unwrap_or_default();
-    let lifted = digests.iter().filter(|digest| condemned.contains_key(*digest)).copied().collect();
-    core.blobs.check(digests).await.map_err(|error| Fault::Conflict(format!("{error}; send it again")))?;
+    let lifted = live.values().filter(|known| verdict.condemns(&known.name)).map(|known| known.name.id()).collect();
+    core.blobs.check(live.into_values()).await.map_err(|error| match error {
+        BlobError::Away(..) => Fault::from(error),
+        lost => Fault::Conflict(format!("{lost}; send it again")),
+    })?;
     Ok(lifted)
 }
 

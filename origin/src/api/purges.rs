@@ -340,7 +340,7 @@ pub(super) async fn receipt(
     let wanted = Wanted::read(&path)?;
     let seq = wanted.seq();
     if let Wanted::At(position) = wanted
-        && !matches!(core.journal.fit(&position), Fit::Here | Fit::Cut)
+        && !matches!(core.fit(&position).await?, Fit::Here | Fit::Cut)
     {
         return Err(of_another_history(&position));
     }

@@ -17,8 +17,9 @@ const PAGE: usize = 1000;
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
 pub(super) async fn status(core: Shared, request: HttpRequest) -> Result<HttpResponse, Fault> {
     auth::caller(&core, &request)?.must(&Grant::Read)?;
+    let engines = vec![core.custody.status(), core.blobs.status().await];
     let network = core.network();
-    let (head, complete) = core.progress();
+    let (head, complete) = core.progress().await;
     let followers = core.book().status(head.seq, boottime());
     let state = core.journal.state();
     let sites = state.sites.iter().map(|(name, site)| SiteStatus {
@@ -34,6 +35,7 @@ pub(super) async fn status(core: Shared, request: HttpRequest) -> Result<HttpRes
         complete,
         followers,
         sites: sites.collect(),
+        engines,
     }))
 }
 
@@ -53,7 +55,7 @@ pub(super) async fn journal(core: Shared, request: HttpRequest, query: web::Quer
         Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => name(text)?,
         Some(text) => {
             let position: wire::Position = name(text)?;
-            if core.journal.fit(&position) != Fit::Here {
+            if core.fit(&position).await? != Fit::Here {
                 return Err(Fault::NeedsSnapshot(format!("events behind {position} were cut, or it is of another history")));
             }
             position.seq

@@ -11,18 +11,18 @@ const NAME: &str = "longest_lease_ms";
 
 /// The file beside the journal in a folder.
 #[derive(Debug)]
-pub(super) struct LongestLease {
+pub(crate) struct LongestLease {
     folder: PathBuf,
 }
 
 impl LongestLease {
     /// Returns the file in `folder`, there or not.
-    pub(super) fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
     }
 
     /// Reads it; `None` where there is none.
-    pub(super) fn read(&self) -> Result<Option<Duration>> {
+    pub(crate) fn read(&self) -> Result<Option<Duration>> {
         match std::fs::read_to_string(self.folder.join(NAME)) {
             Ok(text) => {
                 let ms = text.trim().parse::<u64>().map_err(|error| Error::new(ErrorKind::InvalidData, format!("{NAME}: {error}")))?;
@@ -34,7 +34,7 @@ impl LongestLease {
     }
 
     /// Writes it, durably and as a whole: when this returns, it survives a power cut.
-    pub(super) fn write(&self, lease: Duration) -> Result<()> {
+    pub(crate) fn write(&self, lease: Duration) -> Result<()> {
         let fresh = self.folder.join(format!("{NAME}.new"));
         let mut file = File::create(&fresh)?;
         writeln!(file, "{}", lease.as_millis())?;
@@ -42,6 +42,11 @@ impl LongestLease {
         drop(file);
         std::fs::rename(&fresh, self.folder.join(NAME))?;
         File::open(&self.folder)?.sync_all()
+    }
+
+    /// Writes it, unless what is there is as long.
+    pub(crate) fn raise(&self, lease: Duration) -> Result<()> {
+        if self.read()?.is_some_and(|known| known >= lease) { Ok(()) } else { self.write(lease) }
     }
 
     /// Begins it for a journal that is being founded: nobody had a lease, unless the file of a journal that was lost

@@ -1,31 +1,51 @@
 //! The journal: an append-only, totally ordered log of events, durable before anybody hears of them.
 //!
-//! One writer thread drains a bounded channel into one transaction (group commit), waits for the
-//! disk, and only then folds the events into the state and tells the feeds. Appends may be
-//! conditional on the last seq of their streams, so that two deciders can't both win.
+//! One writer drains a bounded channel into one batch (group commit), waits until the engine has it for good, and only then
+//! folds the events into the state and tells the feeds. Appends may be conditional on the last seq of their streams, so that
+//! two deciders can't both win. The engine is a file, or a Redis that any number of origins append to.
 
 mod fit;
 mod longest;
 mod recent;
+mod batch;
+mod shown;
 mod store;
 mod writer;
+mod shared;
+mod transfer;
+#[cfg(test)]
+mod suite;
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard};
 use std::time::Duration;
 
+use engine::Redis;
 use tokio::sync::{mpsc, oneshot, watch};
-use wire::{Chain, Class, Epoch, Fact, Position, State};
+use tokio::time::Instant;
+use wire::{Chain, Class, Epoch, Fact, Position, PurgeTable, State};
 
 pub use fit::{Fit, fit};
-use recent::Recent;
+pub(crate) use longest::LongestLease;
+use shared::Shelf;
+use shown::Shown;
 use store::Store;
+pub(crate) use transfer::{export, import};
 
 use crate::lease_book::Remembered;
 
 /// Appends that wait for the writer. Beyond it callers wait for room.
 const QUEUE: usize = 4096;
+
+/// Events behind the snapshot after which the next one is written.
+const SNAPSHOT_EVERY: u64 = 20_000;
+
+/// Events before the snapshot that stay, for followers that were away a while and for the audit.
+const KEPT: u64 = 100_000;
+
+/// How long an append may take with a shared engine, all its attempts together: below what callers wait.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// An event as the journal keeps it.
 #[derive(Debug)]
@@ -47,13 +67,19 @@ pub(crate) struct Append {
     pub(crate) if_unchanged: Vec<(String, u64)>,
 }
 
-/// Why an append was refused; nothing of it was kept.
+/// Why an append came to nothing. Unless it says otherwise, nothing of it was kept.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppendError {
     #[error("`{stream}` was changed by somebody else in the meantime")]
     Conflict { stream: String },
     #[error("the journal could not be written: {0}")]
     Storage(String),
+    #[error("the journal's engine did not tell what became of it, so that it may have been appended: {0}")]
+    Unknown(String),
+    #[error("it was written, but not replicated in time: it comes into force once it is")]
+    Unreplicated,
+    #[error("the journal holds events already; an import goes into an empty one")]
+    NotEmpty,
     #[error("the origin is stopping")]
     Stopped,
 }
@@ -69,11 +95,19 @@ pub(crate) enum OpenError {
     Corrupt { path: String, why: String },
     #[error("the journal is damaged at event {seq}: {why}; {}", WAY_OUT)]
     Damaged { seq: u64, why: String },
+    #[error("failed to open the journal in {redis}: {why}")]
+    Shared { redis: String, why: String },
+    #[error("the journal in {redis} is damaged at event {seq}: {why}; {}", SHARED_WAY_OUT)]
+    SharedDamaged { redis: String, seq: u64, why: String },
 }
 
 /// What helps when a journal is damaged.
 const WAY_OUT: &str = "restore a backup of that file and start with --new-epoch, by which followers drop what they hold and load \
                        the journal as it was then (what was published, purged or applied since the backup must be done again)";
+
+/// What helps when a journal in a Redis is damaged.
+const SHARED_WAY_OUT: &str = "restore a backup of that Redis and start with --new-epoch, or delete the journal's keys there \
+                              (`{NETWORK}:atoll-journal:1:*`) and import an export of it";
 
 impl OpenError {
     /// Tells what redb's error means for whoever starts an origin.
@@ -88,29 +122,33 @@ impl OpenError {
     }
 }
 
+type Reply<T> = oneshot::Sender<Result<T, AppendError>>;
+
 enum Job {
-    Stop(oneshot::Sender<Result<(), AppendError>>),
-    Append(Append, oneshot::Sender<Result<Position, AppendError>>),
-    Followers(Vec<u8>, oneshot::Sender<Result<(), AppendError>>),
-    LongestLease(Duration, oneshot::Sender<Result<(), AppendError>>),
-    NewEpoch { only_if: Epoch, reply: oneshot::Sender<Result<(), AppendError>> },
+    Stop(Reply<()>),
+    Append { append: Append, reply: Reply<Position>, until: Instant },
+    Followers(Vec<u8>, Reply<()>),
+    LongestLease(Duration, Reply<()>),
+    NewEpoch { only_if: Epoch, reply: Reply<()> },
+    Import(Box<State>, Reply<()>),
+    CatchUp(Reply<()>),
+}
+
+/// Where old events are read.
+#[derive(Clone, Debug)]
+enum Engine {
+    File(Arc<Store>),
+    Shared(Arc<Shelf>),
 }
 
 /// A handle on the journal. Clones share it; the writer ends with the last of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Journal {
     jobs: mpsc::Sender<Job>,
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    store: Store,
-    state: RwLock<State>,
-    recent: Mutex<Recent>,
+    shown: Arc<Shown>,
+    engine: Engine,
     /// Who followed before this origin was started, until the lease book has them.
-    followers: Mutex<Vec<Remembered>>,
-    head: watch::Sender<Position>,
+    followers: Arc<Mutex<Vec<Remembered>>>,
 }
 
 impl Journal {
@@ -121,33 +159,53 @@ impl Journal {
     pub(crate) fn open(folder: &Path, new_epoch: bool) -> Result<Self, OpenError> {
         let (store, mut state) = Store::open(&folder.join("journal.redb"))?;
         if new_epoch {
-            store.begin_epoch(&mut state).map_err(|error| OpenError::of(folder, &error))?;
+            state = next_life(state);
+            store.begin_epoch(&state).map_err(|error| OpenError::of(folder, &error))?;
         }
-        let followers = read_followers(&store, folder)?;
-        let head = watch::Sender::new(state.position);
-        let recent = Mutex::default();
-        let shared = Arc::new(Shared { store, state: RwLock::new(state), recent, followers: Mutex::new(followers), head });
+        let followers = Arc::new(Mutex::new(read_followers(&store, folder)?));
+        let (store, shown) = (Arc::new(store), Arc::new(Shown::new(state, String::new())));
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = writer::Writer::new(Arc::clone(&shared));
+        let writer = writer::Writer::new(Arc::clone(&store), Arc::clone(&shown));
         let spawned = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(queue));
         spawned.map_err(|error| OpenError::Store { path: folder.display().to_string(), why: error.to_string() })?;
-        Ok(Self { jobs, shared })
+        Ok(Self { jobs, shown, engine: Engine::File(store), followers })
     }
 
-    /// Appends facts and returns the place of the last one once they are on the disk.
+    /// Opens or founds the journal of a network in a Redis, and starts its writer. The handle should be the journal's own: a
+    /// WAIT holds up all that comes behind it on the same connection. `replicas`: how many of them must have each event
+    /// before it is shown.
     ///
     /// # Errors
-    /// See [`AppendError`]; nothing is kept then.
-    pub(crate) async fn append(&self, append: Append) -> Result<Position, AppendError> {
-        self.ask(|reply| Job::Append(append, reply)).await
+    /// Where Redis can't be reached, its events don't fit their chain, or replicas are missing.
+    pub(crate) async fn open_shared(redis: Redis, network: &str, replicas: u64, new_epoch: bool) -> Result<Self, OpenError> {
+        let shelf = Arc::new(Shelf::new(redis, network, replicas));
+        let opened = shared::open(&shelf, new_epoch).await?;
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let shown = shared::start(Arc::clone(&shelf), opened, queue);
+        Ok(Self { jobs, shown, engine: Engine::Shared(shelf), followers: Arc::default() })
     }
 
-    /// Stores the longest lease that may still run, before it is granted (L6): beside the journal, and in it.
+    /// Appends facts and returns the place of the last one once they are durable.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub(crate) async fn append(&self, append: Append) -> Result<Position, AppendError> {
+        let until = Instant::now() + PATIENCE;
+        self.ask(|reply| Job::Append { append, reply, until }).await
+    }
+
+    /// Waits until all is shown that the engine holds by now: what another origin appended before this was called.
+    pub(crate) async fn catch_up(&self) -> Result<(), AppendError> {
+        self.ask(Job::CatchUp).await
+    }
+
+    /// Stores the longest lease that may still run, before it is granted (L6): beside the journal, and in it. With a shared
+    /// engine that is the shared lease book's.
     pub(crate) async fn store_longest_lease(&self, lease: Duration) -> Result<(), AppendError> {
         self.ask(|reply| Job::LongestLease(lease, reply)).await
     }
 
-    /// Stores who follows, before a lease is given to somebody new.
+    /// Stores who follows, before a lease is given to somebody new. With a shared engine that is the shared lease book's.
     pub(crate) async fn store_followers(&self, followers: &[Remembered]) -> Result<(), AppendError> {
         let json = serde_json::to_vec(followers).map_err(|error| AppendError::Storage(error.to_string()))?;
         self.ask(|reply| Job::Followers(json, reply)).await
@@ -155,7 +213,7 @@ impl Journal {
 
     /// Takes out who followed before this origin was started.
     pub(crate) fn take_followers(&self) -> Vec<Remembered> {
-        std::mem::take(&mut *self.shared.followers.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.followers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Begins a new life of the journal, unless somebody already ended the life `only_if`.
@@ -163,13 +221,13 @@ impl Journal {
         self.ask(|reply| Job::NewEpoch { only_if, reply }).await
     }
 
-    /// Lets go of the file: what is appended from now on is refused.
+    /// Lets go of the engine: what is appended from now on is refused.
     pub(crate) async fn close(&self) {
         // A writer that is gone already has let go of it.
         let _ = self.ask(Job::Stop).await;
     }
 
-    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, AppendError>>) -> Job) -> Result<T, AppendError> {
+    async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, AppendError> {
         let (reply, answer) = oneshot::channel();
         self.jobs.send(job(reply)).await.map_err(|_| AppendError::Stopped)?;
         answer.await.map_err(|_| AppendError::Stopped)?
@@ -177,57 +235,101 @@ impl Journal {
 
     /// Returns the fold of all durable events. Hold it briefly: the writer waits.
     pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.shown.state()
     }
 
     /// Returns the place of the last durable event.
     pub(crate) fn head(&self) -> Position {
-        *self.shared.head.borrow()
+        self.shown.head()
     }
 
     /// Tells of each new head.
     pub(crate) fn watch_head(&self) -> watch::Receiver<Position> {
-        self.shared.head.subscribe()
+        self.shown.watch_head()
     }
 
-    /// Returns the longest lease that may run by what was stored; `None` where that is not known.
+    /// Tells each time that the shared engine may have lost what it knew: leases that were granted may be unknown there.
+    pub(crate) fn watch_runs(&self) -> watch::Receiver<u64> {
+        self.shown.watch_runs()
+    }
+
+    /// Returns which life of the shared engine's process the journal believes in; nothing for a file.
+    pub(crate) fn run(&self) -> String {
+        self.shown.run()
+    }
+
+    /// Returns the longest lease that may run by what was stored; `None` where that is not known here.
     pub(crate) fn longest_lease(&self) -> Option<Duration> {
-        self.shared.store.longest_lease()
+        match &self.engine {
+            Engine::File(store) => store.longest_lease(),
+            Engine::Shared(_) => None,
+        }
     }
 
     /// Decides what becomes of a position that a follower or a client shows.
-    pub(crate) fn fit(&self, position: &Position) -> Fit {
-        fit(&self.head(), position, |seq| self.chain_at(seq))
-    }
-
-    fn chain_at(&self, seq: u64) -> Option<Chain> {
+    ///
+    /// # Errors
+    /// Where it is so old that a shared engine must be asked, and that does not answer.
+    pub(crate) async fn fit(&self, position: &Position) -> Result<Fit, AppendError> {
         let head = self.head();
-        if seq == head.seq {
-            return Some(head.chain);
-        }
-        let recent = self.recent().starting_at(seq, 1).first().map(|event| event.chain);
-        if recent.is_some() {
-            return recent;
-        }
-        self.shared.store.chain_at(seq).ok().flatten()
+        let is_older = position.epoch == head.epoch && position.seq < head.seq;
+        let chain = if is_older { self.chain_at(head.epoch, position.seq).await? } else { None };
+        Ok(fit(&head, position, |seq| if seq == head.seq { Some(head.chain) } else { chain }))
     }
 
-    fn recent(&self) -> MutexGuard<'_, Recent> {
-        self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn chain_at(&self, epoch: Epoch, seq: u64) -> Result<Option<Chain>, AppendError> {
+        let recent = self.shown.recent().chain_at(seq);
+        match &self.engine {
+            _ if recent.is_some() => Ok(recent),
+            Engine::File(store) => Ok(store.chain_at(seq).ok().flatten()),
+            Engine::Shared(shelf) => {
+                let read = shelf.chain_at(&self.run(), epoch, seq).await;
+                read.map_err(|trouble| AppendError::Storage(trouble.to_string()))
+            }
+        }
     }
 
     /// Returns up to `most` events behind `seq`, in order and without gaps; fewer where they are large.
     ///
     /// # Errors
-    /// Where the file can't be read.
+    /// Where the engine can't be read.
     pub(crate) async fn read_after(&self, seq: u64, most: usize) -> Result<Vec<Arc<StoredEvent>>, AppendError> {
-        let recent = self.recent().starting_at(seq + 1, most);
-        if !recent.is_empty() || seq >= self.head().seq {
+        let head = self.head();
+        let recent = self.shown.recent().starting_at(seq + 1, most);
+        if !recent.is_empty() || seq >= head.seq {
             return Ok(recent);
         }
-        let shared = Arc::clone(&self.shared);
-        let read = tokio::task::spawn_blocking(move || shared.store.read_after(seq, most)).await;
-        read.map_err(|_| AppendError::Stopped)?.map_err(|error| AppendError::Storage(error.to_string()))
+        match &self.engine {
+            Engine::File(store) => {
+                let store = Arc::clone(store);
+                let read = tokio::task::spawn_blocking(move || store.read_after(seq, most)).await;
+                read.map_err(|_| AppendError::Stopped)?.map_err(|error| AppendError::Storage(error.to_string()))
+            }
+            Engine::Shared(shelf) => {
+                let read = shelf.read_after(&self.run(), seq, most, &head).await;
+                read.map_err(|trouble| AppendError::Storage(trouble.to_string()))
+            }
+        }
+    }
+
+    /// Returns the snapshot that the engine holds.
+    async fn stored_snapshot(&self) -> Result<State, AppendError> {
+        match &self.engine {
+            Engine::File(store) => {
+                let text = store.read_snapshot().map_err(|error| AppendError::Storage(error.to_string()))?.unwrap_or_default();
+                serde_json::from_slice(&text).map_err(|error| AppendError::Storage(error.to_string()))
+            }
+            Engine::Shared(shelf) => shared::stored_snapshot(shelf).await.map_err(AppendError::Storage),
+        }
+    }
+
+    /// Takes the state of another journal into this one, which must be empty; a new life begins.
+    async fn import_state(&self, state: State) -> Result<(), AppendError> {
+        if let Engine::File(_) = &self.engine {
+            // Leases that the other engine granted may run still: nothing is complete until the longest that there may be ends.
+            self.store_longest_lease(config::LONGEST_LEASE).await?;
+        }
+        self.ask(|reply| Job::Import(Box::new(state), reply)).await
     }
 
     /// Returns when `seq` was appended, as far as this process knows (CLOCK_BOOTTIME).
@@ -235,8 +337,36 @@ impl Journal {
         if seq > self.head().seq {
             return None;
         }
-        self.recent().appended_at(seq)
+        self.shown.recent().appended_at(seq)
     }
+}
+
+/// Returns the beginning of another life of a journal, at the same seq.
+fn next_life(mut state: State) -> State {
+    state.position.epoch = random_epoch();
+    state.purges = PurgeTable::new(random());
+    state
+}
+
+/// The class alone, without reading the rest of the event.
+fn class_of(json: &str) -> Class {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        class: String,
+    }
+    serde_json::from_str::<Head>(json).map(|head| head.class).unwrap_or_default().into()
+}
+
+fn random_epoch() -> Epoch {
+    Epoch::from_bytes(random())
+}
+
+/// Randomness of the system; where it has none, nothing here is safe to start.
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    #[expect(clippy::expect_used, reason = "a system without randomness can't run an origin")]
+    getrandom::fill(&mut bytes).expect("the system has randomness");
+    bytes
 }
 
 /// Reads who followed, row by row: a row that another version wrote must not make the others unknown. A list that can't be
@@ -259,33 +389,6 @@ fn read_followers(store: &Store, folder: &Path) -> Result<Vec<Remembered>, OpenE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::{Mode, Owner, Scope};
-
-    fn purge(tag: &str) -> Append {
-        let fact = Fact::purged(Owner::default(), Mode::Hard, vec![Scope::Tag(tag.parse().unwrap())]);
-        Append { actor: "test".to_owned(), facts: vec![fact], if_unchanged: vec![] }
-    }
-
-    fn token(id: &str, tokens: u64) -> Append {
-        let fact = Fact::TokenRevoked { id: id.to_owned() };
-        Append { actor: "test".to_owned(), facts: vec![fact], if_unchanged: vec![("tokens".to_owned(), tokens)] }
-    }
-
-    #[tokio::test]
-    async fn what_was_acknowledged_is_there_after_reopening() {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::open(folder.path(), false).unwrap();
-        for n in 0..50 {
-            journal.append(purge(&format!("t{n}"))).await.unwrap();
-        }
-        let head = journal.head();
-        drop(journal);
-        let journal = reopen(folder.path()).await;
-        assert_eq!((journal.head(), journal.state().position, journal.state().purges.newest()), (head, head, 50));
-        let events = journal.read_after(48, 10).await.unwrap();
-        assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [49, 50]);
-        assert_eq!(journal.fit(&head), Fit::Here);
-    }
 
     /// The writer thread of the journal before lets go of the file a moment after the handle is dropped.
     async fn reopen(folder: &Path) -> Journal {
@@ -306,50 +409,6 @@ mod tests {
         std::fs::write(folder.path().join("journal.redb"), vec![7; 8192]).unwrap();
         let said = Journal::open(folder.path(), false).unwrap_err().to_string();
         assert!(said.contains("backup") && said.contains("--new-epoch") && !said.contains("another origin"), "{said}");
-    }
-
-    #[tokio::test]
-    async fn of_two_appends_on_one_stream_only_one_wins_even_in_one_batch() {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::open(folder.path(), false).unwrap();
-        let (one, two) = tokio::join!(journal.append(token("a", 0)), journal.append(token("b", 0)));
-        assert!(one.is_ok() != two.is_ok());
-        assert!(matches!(journal.append(token("c", 0)).await, Err(AppendError::Conflict { .. })));
-        journal.append(token("c", 1)).await.unwrap();
-        assert_eq!(journal.head().seq, 2);
-    }
-
-    #[tokio::test]
-    async fn a_position_of_another_history_does_not_fit() {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::open(folder.path(), false).unwrap();
-        let first = journal.append(purge("a")).await.unwrap();
-        journal.append(purge("b")).await.unwrap();
-        assert_eq!(journal.fit(&first), Fit::Here);
-        assert_eq!(journal.fit(&Position { chain: Chain::START, ..first }), Fit::Lost);
-        assert_eq!(journal.fit(&Position { seq: 9, ..first }), Fit::Lost);
-        journal.begin_epoch(first.epoch).await.unwrap();
-        assert_eq!(journal.fit(&first), Fit::OtherEpoch);
-        assert_eq!(journal.state().purges.newest(), 0, "followers drop all they hold, so nothing is left to purge");
-        let after = journal.append(purge("c")).await.unwrap();
-        assert_eq!(after.seq, 3);
-    }
-
-    #[tokio::test]
-    async fn a_long_journal_is_cut_behind_its_snapshot() {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::open(folder.path(), false).unwrap();
-        let start = journal.head();
-        let first = journal.append(purge("a")).await.unwrap();
-        let many = store::SNAPSHOT_EVERY + store::KEPT + 10;
-        let facts = purge("b").facts;
-        let facts = facts.iter().cycle().take(usize::try_from(many).unwrap()).cloned().collect();
-        journal.append(Append { actor: "test".to_owned(), facts, if_unchanged: vec![] }).await.unwrap();
-        journal.append(purge("c")).await.unwrap();
-        assert_eq!((journal.fit(&first), journal.fit(&start)), (Fit::Cut, Fit::Cut));
-        let head = journal.head();
-        drop(journal);
-        assert_eq!(reopen(folder.path()).await.state().position, head);
     }
 
     #[tokio::test]

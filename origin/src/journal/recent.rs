@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::StoredEvent;
+use wire::Chain;
+
+use super::{KEPT, StoredEvent};
 
 /// Events that are kept for the feeds; older ones are read from the file.
 const EVENTS: usize = 16_384;
@@ -17,6 +19,12 @@ const BYTES: usize = 64 << 20;
 /// since its event is not among the recent ones any more.
 const TIMES: usize = 1 << 18;
 
+/// Chains that are remembered, as many as events stay readable: they tell for long whether a shorter history is the
+/// beginning of this one. No more, since a position that fits must be one behind which all can be read.
+const CHAINS: usize = 100_000;
+
+const _: () = assert!(CHAINS as u64 <= KEPT);
+
 /// The newest events, in order and without gaps.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
@@ -24,6 +32,9 @@ pub(super) struct Recent {
     bytes: usize,
     /// (first seq, when it was appended) of each batch, the oldest first.
     times: VecDeque<(u64, Duration)>,
+    /// The chain behind each of the last events, and the seq of the last one.
+    chains: VecDeque<Chain>,
+    newest: u64,
 }
 
 impl Recent {
@@ -33,12 +44,26 @@ impl Recent {
         if self.times.len() > TIMES {
             self.times.pop_front();
         }
+        self.note_chains(&batch);
         self.bytes += batch.iter().map(|event| event.json.len()).sum::<usize>();
         self.events.extend(batch);
         while self.events.len() > EVENTS || self.bytes > BYTES {
             let Some(oldest) = self.events.pop_front() else { return };
             self.bytes -= oldest.json.len();
         }
+    }
+
+    fn note_chains(&mut self, batch: &[Arc<StoredEvent>]) {
+        self.chains.extend(batch.iter().map(|event| event.chain));
+        self.newest = batch.last().map_or(self.newest, |last| last.seq);
+        let beyond = self.chains.len().saturating_sub(CHAINS);
+        self.chains.drain(..beyond);
+    }
+
+    /// Returns the chain behind an event, where it is remembered.
+    pub(super) fn chain_at(&self, seq: u64) -> Option<Chain> {
+        let back = usize::try_from(self.newest.checked_sub(seq)?).ok()?;
+        self.chains.get(self.chains.len().checked_sub(back + 1)?).copied()
     }
 
     /// Forgets all: another life of the journal begins.
@@ -63,7 +88,7 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::{Chain, Class};
+    use wire::Class;
 
     fn batch(seqs: std::ops::Range<u64>, bytes: usize) -> Vec<Arc<StoredEvent>> {
         let event = |seq| StoredEvent { seq, chain: Chain::START, class: Class::Purge, json: "x".repeat(bytes).into() };
@@ -94,6 +119,19 @@ mod tests {
         assert_eq!(at, [None, Some(1), Some(1), Some(2)]);
         recent.clear();
         assert_eq!((recent.appended_at(5), seqs(&recent, 5)), (None, vec![]));
+    }
+
+    #[test]
+    fn chains_are_remembered_for_longer_than_events() {
+        let mut recent = Recent::default();
+        assert_eq!(recent.chain_at(0), None);
+        for seq in 5..=70 {
+            recent.extend(batch(seq..seq + 1, 2 << 20), Duration::from_secs(seq));
+        }
+        assert_eq!((seqs(&recent, 5), recent.chain_at(4), recent.chain_at(71)), (vec![], None, None));
+        assert_eq!((recent.chain_at(5), recent.chain_at(70)), (Some(Chain::START), Some(Chain::START)));
+        recent.clear();
+        assert_eq!(recent.chain_at(70), None);
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redb::{Database, ReadableDatabase, TableDefinition};
-use wire::{Chain, Epoch, Event, Position, State};
+use wire::{Chain, Event, Position, State};
 
+use super::batch::Row;
 use super::longest::LongestLease;
-use super::{OpenError, StoredEvent};
+use super::{KEPT, OpenError, StoredEvent, class_of, random, random_epoch};
 
 /// Chain and JSON by seq.
 const EVENTS: TableDefinition<'_, u64, (&[u8], &str)> = TableDefinition::new("events");
@@ -17,12 +18,6 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const SNAPSHOT: &str = "snapshot";
 const LONGEST_LEASE: &str = "longest_lease_ms";
 const FOLLOWERS: &str = "followers";
-
-/// Events behind the snapshot after which the next one is written.
-pub(super) const SNAPSHOT_EVERY: u64 = 20_000;
-
-/// Events before the snapshot that stay, for followers that were away a while and for the audit.
-pub(super) const KEPT: u64 = 100_000;
 
 /// Bytes of JSON after which one reading ends.
 const READ_BYTES: usize = 32 << 20;
@@ -34,14 +29,6 @@ pub(crate) struct Store {
     /// `None` after a failed write until it was opened anew: redb refuses all work after an I/O error.
     database: RwLock<Option<Database>>,
     longest_lease: LongestLease,
-}
-
-/// One event on its way into the file.
-#[derive(Debug)]
-pub(super) struct Row {
-    pub(super) event: Event,
-    pub(super) json: String,
-    pub(super) chain: Chain,
 }
 
 type Result<T> = std::result::Result<T, redb::Error>;
@@ -110,21 +97,16 @@ impl Store {
         Ok(state)
     }
 
-    /// Ends the life of this journal and begins another at the same seq: what followers hold from
-    /// the life before fits no longer. Events before are cut, as their places are of the other life.
-    pub(super) fn begin_epoch(&self, state: &mut State) -> Result<()> {
-        let mut next = state.clone();
-        next.position.epoch = random_epoch();
-        next.purges = wire::PurgeTable::new(random());
+    /// Ends the life of this journal and begins another with `next`: what followers hold from the life before fits no
+    /// longer. Events before are cut, as their places are of the other life.
+    pub(super) fn begin_epoch(&self, next: &State) -> Result<()> {
         self.write(|transaction| {
             transaction.open_table(EVENTS)?.retain(|_, _| false)?;
-            write_snapshot(transaction, &next)
-        })?;
-        *state = next;
-        Ok(())
+            write_snapshot(transaction, next)
+        })
     }
 
-    fn read_snapshot(&self) -> Result<Option<Vec<u8>>> {
+    pub(super) fn read_snapshot(&self) -> Result<Option<Vec<u8>>> {
         self.read_meta(SNAPSHOT)
     }
 
@@ -252,25 +234,4 @@ fn write_snapshot(transaction: &redb::WriteTransaction, state: &State) -> Result
 
 fn read_chain(bytes: &[u8]) -> Chain {
     Chain::from_bytes(bytes.try_into().unwrap_or_default())
-}
-
-/// The class alone, without reading the rest of the event.
-fn class_of(json: &str) -> wire::Class {
-    #[derive(serde::Deserialize)]
-    struct Head {
-        class: String,
-    }
-    serde_json::from_str::<Head>(json).map(|head| head.class).unwrap_or_default().into()
-}
-
-fn random_epoch() -> Epoch {
-    Epoch::from_bytes(random())
-}
-
-/// Randomness of the system; where it has none, nothing here is safe to start.
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    #[expect(clippy::expect_used, reason = "a system without randomness can't run an origin")]
-    getrandom::fill(&mut bytes).expect("the system has randomness");
-    bytes
 }

@@ -46,6 +46,12 @@ pub(super) struct Follower {
     pub(super) token: Option<String>,
     /// What the book's `changed` was when it last became new: a follower, a life of one, or one that was long silent.
     pub(super) changed_at: u64,
+    /// The number of its last grant in a book that origins share; 0 where it had none there.
+    pub(super) grant: u64,
+    /// Whether that book still counts it: nobody's clock has shown yet that it has ended.
+    pub(super) is_counted: bool,
+    /// When it last said something of itself that all origins heard.
+    pub(super) news_at: Option<Duration>,
 }
 
 /// The lease of a former life. It says nothing about the present one (L4), and counts for what its own life had applied.
@@ -53,6 +59,8 @@ pub(super) struct Follower {
 pub(super) struct Former {
     pub(super) until: Duration,
     pub(super) applied: u64,
+    /// Its number in a book that origins share, which counts it until somebody's clock shows that it has ended; else 0.
+    pub(super) grant: u64,
 }
 
 impl Follower {
@@ -71,6 +79,9 @@ impl Follower {
             drained: false,
             token: None,
             changed_at: 0,
+            grant: 0,
+            is_counted: false,
+            news_at: None,
         }
     }
 
@@ -119,7 +130,7 @@ impl Follower {
     pub(super) fn forget(&mut self, quiet_until: Duration) {
         self.applied = 0;
         self.until = None;
-        self.former = vec![Former { until: quiet_until, applied: 0 }];
+        self.former = vec![Former { until: quiet_until, applied: 0, grant: 0 }];
         self.is_end_known = false;
         self.acks.clear();
     }
@@ -134,22 +145,31 @@ impl Follower {
             return false;
         }
         if ack.life != self.ack.life {
-            let applied = self.applied;
-            self.leased_until = self.last_lease();
-            self.former.retain(|former| former.until > now);
-            self.former.extend(self.until.take().filter(|_| !makes(Mistake::FormerLeaseForgotten)).map(|until| Former { until, applied }));
-            self.bound_former();
-            let life = std::mem::take(&mut self.ack.life);
-            self.replaced.extend((!life.is_empty()).then_some(life));
-            if self.replaced.len() > LIVES {
-                self.replaced.pop_front();
-            }
-            self.applied = 0;
-            self.acks.clear();
-            self.drained = false;
+            self.end_life(now);
         }
         self.hear(ack, now);
         true
+    }
+
+    /// Another life is to take the place of the present one, whose lease may still run.
+    pub(super) fn end_life(&mut self, now: Duration) {
+        let applied = self.applied;
+        let grant = if std::mem::take(&mut self.is_counted) { self.grant } else { 0 };
+        self.leased_until = self.last_lease();
+        // One that a shared book counts is told to it when it has ended, and forgotten with it.
+        self.former.retain(|former| former.until > now || former.grant > 0);
+        let until = self.until.take().filter(|_| !makes(Mistake::FormerLeaseForgotten));
+        self.former.extend(until.map(|until| Former { until, applied, grant }));
+        self.bound_former();
+        let life = std::mem::take(&mut self.ack.life);
+        self.replaced.extend((!life.is_empty()).then_some(life));
+        if self.replaced.len() > LIVES {
+            self.replaced.pop_front();
+        }
+        self.applied = 0;
+        self.acks.clear();
+        self.drained = false;
+        self.grant = 0;
     }
 
     pub(super) fn hear(&mut self, ack: Ack, now: Duration) {
@@ -160,10 +180,14 @@ impl Follower {
 
     /// Of too many former lives the oldest count as one, which holds back what any of them does.
     pub(super) fn bound_former(&mut self) {
+        // Those that a shared book counts are bounded there, and each must be told to it when it has ended.
+        if self.former.iter().any(|former| former.grant > 0) {
+            return;
+        }
         while self.former.len() > LIVES {
             let oldest = self.former.remove(0);
             if let Some(next) = self.former.first_mut() {
-                *next = Former { until: next.until.max(oldest.until), applied: next.applied.min(oldest.applied) };
+                *next = Former { until: next.until.max(oldest.until), applied: next.applied.min(oldest.applied), ..*next };
             }
         }
     }

@@ -2,8 +2,21 @@
 //!
 //! Rules L1 to L6. Pure: time (CLOCK_BOOTTIME) and messages come in as arguments. Granting and
 //! completing happen on this one value, so they are atomic as long as one lock holds it (L5).
+//!
+//! Where many origins share one book, the arbiter decides, which knows no time, and each origin's mirror of it is such a value
+//! too: it counts the leases of all grants by this origin's clock, and answers what people and the DNS ask.
 
 mod follower;
+mod embedded;
+mod lines;
+mod arbiter;
+mod mirror;
+mod loaded;
+mod calls;
+mod shared;
+mod leases;
+#[cfg(test)]
+mod suite;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +28,15 @@ use wire::{
     Timestamp, lease_margin,
 };
 
+pub use arbiter::{Arbiter, Distrust};
+pub(crate) use calls::Replicas;
+pub(crate) use leases::{Book, Leases};
+pub use lines::{Acked, Asked, Elsewhere, Entry, Grant, Held, Line, Named, Recalled, Table, Verdict, Who};
+pub use mirror::{Candidate, Mirror};
+pub(crate) use shared::Shared;
+
 use follower::{Follower, Former};
+use lines::News;
 
 /// A silence whose end is stored: else a restart of the origin would count on from it.
 const LONG_SILENCE: Duration = Duration::from_secs(3600);
@@ -67,6 +88,17 @@ pub struct Remembered {
     /// The life that was taken out of service, where it was: it must not come back by a restart of the origin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     drained: Option<String>,
+}
+
+impl Remembered {
+    /// The same without any lease, for a book that others share; of another epoch it has applied nothing.
+    pub(super) fn recalled(&self) -> Option<Recalled> {
+        let drained = self.drained.is_some();
+        let life = self.drained.clone().or_else(|| self.life.clone())?;
+        let who = (self.role, self.name.clone());
+        let news = News { region: self.region.clone(), ..News::of(&mirror::stranger(&who, &life, self.epoch?), None) };
+        Some(Recalled { who, life, applied: 0, drained, news: news.written() })
+    }
 }
 
 /// What an ack is judged by.
@@ -126,9 +158,14 @@ impl LeaseBook {
         self.latest = self.latest.max(now);
         for known in remembered {
             let mut follower = Follower::of_former_times(&known, epoch, now);
-            follower.former.push(Former { until: self.quiet_until, applied: 0 });
+            follower.former.push(Former { until: self.quiet_until, applied: 0, grant: 0 });
             self.followers.entry((known.role, known.name)).or_insert(follower);
         }
+    }
+
+    /// Returns all followers, as another book may remember them.
+    pub(crate) fn remembered(&self) -> Vec<Remembered> {
+        self.followers.values().map(|follower| follower.remembered(self.latest)).collect()
     }
 
     /// Returns all followers where they must be stored before the next lease is given, and counts them as stored.
@@ -140,8 +177,7 @@ impl LeaseBook {
 
     /// Returns all followers where something of them is not stored, and the version that they are of.
     pub(crate) fn unsaved(&self) -> Option<(u64, Vec<Remembered>)> {
-        let remembered = || self.followers.values().map(|follower| follower.remembered(self.latest)).collect();
-        (self.changed > self.stored).then(|| (self.changed, remembered()))
+        (self.changed > self.stored).then(|| (self.changed, self.remembered()))
     }
 
     /// The followers of this version are on the disk.
