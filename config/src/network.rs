@@ -68,8 +68,8 @@ pub struct RegionRedis {
 /// What one command carries without holding up the others on its connection.
 const MAX_ENTRY: ByteSize = ByteSize(1 << 20);
 
-/// The bounds of `max_entry`: a Redis takes no value above 512 MB, and one of that size would hold up all others.
-const MAX_ENTRIES: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(64 << 20);
+/// The bounds of `max_entry`: what waits to be written has 32 MiB for all, and a larger value would hold up all others.
+const MAX_ENTRIES: RangeInclusive<ByteSize> = ByteSize(1 << 10)..=ByteSize(16 << 20);
 
 /// What a fenced edge does with cached content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -85,11 +85,6 @@ impl Outcome {
         self
     }
 
-    /// The same, when what is served had just come from the second tier.
-    pub(crate) fn of_second_tier(self) -> Self {
-        Self { tier: "l2", ..self }
-    }
-
     /// The same, when the upstream was asked and had no answer.
     pub(crate) fn after(mut self, reason: Forward) -> Self {
         self.status = self.status.after(reason);
@@ -104,6 +99,11 @@ impl Outcome {
 }
 
 impl Answer {
+    /// The same, when what is served had just come from the second tier.
+    pub(crate) fn of_second_tier(self) -> Self {
+        Self { outcome: Outcome { tier: "l2", ..self.outcome }, ..self }
+    }
+
     /// A refusal by the edge.
     pub(crate) fn refused(kind: &'static str, refusal: &Refusal) -> Self {
         Self { response: refusal.respond(), outcome: Outcome::made(kind, "refused", refusal.name()) }

@@ -19,8 +19,8 @@ use crate::applied::Applied;
 use crate::assets::{Assets, Folder, Manifests};
 use crate::door::GRACE_S;
 use crate::gateway::{
-    Asked, Purging, QUESTIONS, Responses, SECOND_QUEUE, Second, SecondPlace, SecondWork, TOMBSTONES_BYTES, WaitingRoom, answer_questions,
-    work_of_second,
+    Asked, Purging, QUESTIONS, Responses, SECOND_LANES, SECOND_QUEUE, Second, SecondDeposit, SecondPlace, TOMBSTONES_BYTES, WaitingRoom,
+    answer_questions, write_second_behind,
 };
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -116,9 +116,9 @@ impl Edge {
         let mut tasks = vec![
             tokio::spawn(tidy(Arc::clone(&edge.memory), stop.clone())),
             tokio::spawn(answer_questions(Arc::clone(&edge), asked, stop.clone())),
-            tokio::spawn(work_of_second(Arc::clone(&edge), waiting, stop.clone())),
             tokio::spawn(async move { announcing.responses.announcer.run(Arc::clone(&announcing.origins), stopped).await }),
         ];
+        tasks.extend(waiting.into_iter().map(|waiting| tokio::spawn(write_second_behind(Arc::clone(&edge), waiting, stop.clone()))));
         let servers = serve(&edge, listeners, admin_listener, &mut tasks)?;
         tracing::info!(node = %edge.node.name, ?addresses, admin = %admin_address, "edge {} started", edge.node.name);
         Ok(Running { name: edge.node.name.clone(), addresses, admin: admin_address, edge, following, servers, tasks, stop })
@@ -132,13 +132,7 @@ fn bind(node: &EdgeNode) -> Result<Vec<TcpListener>> {
     node.listen.iter().map(bind).collect()
 }
 
-fn build(
-    node: EdgeNode,
-    folder: Folder,
-    origins: Arc<Origins>,
-    questions: mpsc::Sender<Asked>,
-    second: (SecondPlace, mpsc::Sender<SecondWork>),
-) -> crate::edge::Edge {
+fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>, questions: mpsc::Sender<Asked>, second: SecondHalf) -> crate::edge::Edge {
     // What flows is given a quarter, and no less than the largest objects need.
     let flowing = usize::try_from(node.memory.0 / 4).unwrap_or(usize::MAX).max(FLOWING_LEAST);
     let memory = Arc::new(Memory::new(of_cache(node.memory.0)));
@@ -165,17 +159,20 @@ fn build(
     }
 }
 
-/// Where the second tier of responses is, and what it does behind them. Of the disk that an edge may take, assets have
-/// three quarters.
-fn second(settings: &Settings, node: &EdgeNode, root: &Path) -> ((SecondPlace, mpsc::Sender<SecondWork>), mpsc::Receiver<SecondWork>) {
+/// Where the second tier of responses is, and the lanes into which what is written there goes.
+type SecondHalf = (SecondPlace, Vec<mpsc::Sender<SecondDeposit>>);
+
+/// Prepares the second tier of responses, and returns what waits in its lanes too. Of the disk that an edge may take,
+/// assets have three quarters.
+fn second(settings: &Settings, node: &EdgeNode, root: &Path) -> (SecondHalf, Vec<mpsc::Receiver<SecondDeposit>>) {
     let place = SecondPlace {
         region: node.region.clone(),
         settings: settings.folder.clone(),
         folder: root.join("responses"),
         disk: node.disk.0 / 4,
     };
-    let (work, waiting) = mpsc::channel(SECOND_QUEUE);
-    ((place, work), waiting)
+    let (lanes, waiting) = (0..SECOND_LANES).map(|_| mpsc::channel(SECOND_QUEUE)).unzip();
+    ((place, lanes), waiting)
 }
 
 /// Returns how much of an edge's memory its cache gets: all but what is reserved, and half of it at the least.

@@ -1,19 +1,25 @@
-//! Decides whether something that failed is asked again: after a few failures in a row not for a while, then once. Pure.
+//! Decides whether something that fails is asked again: when too much of it failed not for a while, then once. Pure.
 
 use std::time::Duration;
 
-/// Failures in a row after which it is left alone.
-const FAILURES: u32 = 3;
+/// What a failure counts, and a success takes off: one failure among five calls and more is too many in the long run.
+const FAILURE: u32 = 4;
+const SUCCESS: u32 = 1;
 
-/// For how long, at first and at the most: it doubles with each failure.
+/// The score from which on it is left alone: three failures in a row.
+const OPEN: u32 = 3 * FAILURE;
+
+/// For how long it is left alone, at first and at the most: it doubles each time that it was tried in vain.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
 /// What is known of something that may fail.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Breaker {
-    failures: u32,
+    score: u32,
     /// Until when it is left alone (CLOCK_BOOTTIME).
     until: Option<Duration>,
+    /// How often in a row it was left alone.
+    trips: u32,
     /// Whether somebody tries whether it is well again, and until when that counts.
     probing_until: Option<Duration>,
 }
@@ -31,22 +37,27 @@ impl Breaker {
         true
     }
 
-    /// It answered.
-    pub fn succeeded(&mut self) {
-        *self = Self::default();
+    /// It answered; tells whether that is news: it was left alone until now.
+    pub fn succeeded(&mut self) -> bool {
+        if self.is_open() {
+            *self = Self::default();
+            return true;
+        }
+        self.score = self.score.saturating_sub(SUCCESS);
+        false
     }
 
     /// It did not; tells whether that is news: it is left alone from now on.
     pub fn failed(&mut self, now: Duration) -> bool {
-        self.failures = self.failures.saturating_add(1);
-        let Some(beyond) = self.failures.checked_sub(FAILURES) else { return false };
-        // Those that were under way when it broke don't make the pause longer.
-        if self.until.is_none_or(|until| now >= until) {
-            let pause = PAUSE.0.saturating_mul(1 << beyond.min(8)).min(PAUSE.1);
-            self.until = Some(now + pause);
+        let was_open = self.is_open();
+        self.score = self.score.saturating_add(FAILURE).min(OPEN);
+        // What was under way when it broke says nothing new.
+        let is_probe = self.until.is_some_and(|until| now >= until);
+        if self.score >= OPEN && (!was_open || is_probe) {
+            let pause = PAUSE.0.saturating_mul(1 << self.trips.min(8)).min(PAUSE.1);
+            (self.until, self.trips, self.probing_until) = (Some(now + pause), self.trips.saturating_add(1), None);
         }
-        self.probing_until = None;
-        beyond == 0
+        self.is_open() && !was_open
     }
 
     /// Tells whether it is left alone.
@@ -64,6 +75,14 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    fn broken() -> Breaker {
+        let mut breaker = Breaker::default();
+        (0..3).for_each(|_| {
+            breaker.failed(ms(0));
+        });
+        breaker
+    }
+
     #[test]
     fn after_three_failures_in_a_row_it_is_left_alone_and_then_tried_by_one() {
         let mut breaker = Breaker::default();
@@ -73,16 +92,13 @@ mod tests {
         assert!(!breaker.may_call(ms(3)) && !breaker.may_call(ms(501)));
         assert!(breaker.may_call(ms(502)), "one may try");
         assert!(!breaker.may_call(ms(503)), "and no other");
-        breaker.succeeded();
+        assert!(breaker.succeeded());
         assert!(breaker.may_call(ms(504)) && !breaker.is_open());
     }
 
     #[test]
     fn it_is_left_alone_for_longer_each_time_up_to_a_bound() {
-        let mut breaker = Breaker::default();
-        (0..3).for_each(|_| {
-            breaker.failed(ms(0));
-        });
+        let mut breaker = broken();
         let (mut now, mut pauses) = (ms(0), Vec::new());
         for _ in 0..6 {
             let begun = now;
@@ -96,31 +112,35 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_calls_that_were_under_way_do_not_make_the_pause_longer() {
+    fn calls_that_were_under_way_when_it_broke_make_no_pause_longer() {
         let mut breaker = Breaker::default();
         (0..100).for_each(|_| {
             breaker.failed(ms(0));
         });
-        assert!(breaker.may_call(ms(500)));
+        assert!(breaker.may_call(ms(500)) && !breaker.failed(ms(500)));
+        assert!(!breaker.may_call(ms(1499)) && breaker.may_call(ms(1500)));
     }
 
     #[test]
-    fn a_success_between_failures_begins_the_count_anew() {
-        let mut breaker = Breaker::default();
-        for _ in 0..10 {
-            breaker.failed(ms(0));
-            breaker.failed(ms(0));
-            breaker.succeeded();
+    fn a_failure_now_and_then_is_borne_and_one_in_two_is_not() {
+        let mut seldom = Breaker::default();
+        for _ in 0..100 {
+            assert!(!seldom.failed(ms(0)));
+            (0..4).for_each(|_| {
+                seldom.succeeded();
+            });
         }
-        assert!(breaker.may_call(ms(0)));
+        let mut often = Breaker::default();
+        let opened = (0..100).any(|_| {
+            often.succeeded();
+            often.failed(ms(0))
+        });
+        assert!(opened);
     }
 
     #[test]
     fn whoever_tries_and_never_tells_does_not_keep_all_others_away() {
-        let mut breaker = Breaker::default();
-        (0..3).for_each(|_| {
-            breaker.failed(ms(0));
-        });
+        let mut breaker = broken();
         assert!(breaker.may_call(ms(500)));
         assert!(!breaker.may_call(ms(999)) && breaker.may_call(ms(1000)));
     }

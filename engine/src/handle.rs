@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use config::RedisAddress;
@@ -25,7 +25,12 @@ struct Inner {
     patience: Duration,
     line: watch::Sender<Line>,
     connecting: AtomicBool,
+    /// How many calls in a row got no answer in time.
+    slow: AtomicU32,
 }
+
+/// Calls in a row without an answer in time after which the connection is taken for dead.
+const SLOW: u32 = 2;
 
 /// What there is of a connection.
 #[derive(Clone, Default)]
@@ -46,7 +51,14 @@ impl Redis {
     /// Where a secret can't be had, or the address is of no use.
     pub fn open(address: &RedisAddress, patience: Duration) -> Result<Self, BadAddress> {
         let (name, way) = (address.to_string(), Way::of(address)?);
-        Ok(Self(Arc::new(Inner { name, way, patience, line: watch::Sender::default(), connecting: AtomicBool::new(false) })))
+        Ok(Self(Arc::new(Inner {
+            name,
+            way,
+            patience,
+            line: watch::Sender::default(),
+            connecting: AtomicBool::new(false),
+            slow: AtomicU32::new(0),
+        })))
     }
 
     /// Asks one command.
@@ -122,9 +134,12 @@ impl Redis {
             ask(connection).await.map_err(Trouble::of)
         };
         let answer = tokio::time::timeout(patience, asked).await.unwrap_or(Err(Trouble::Slow(patience)));
-        if let Err(Trouble::Away(_) | Trouble::Slow(_)) = &answer {
-            // A host that is gone without a word looks like a slow one: the next call tries another connection.
-            self.let_go(number);
+        match &answer {
+            Err(Trouble::Away(_)) => self.let_go(number),
+            // A host that is gone without a word looks like a slow one: after a while another connection is tried.
+            Err(Trouble::Slow(_)) if self.0.slow.fetch_add(1, Ordering::AcqRel) + 1 >= SLOW => self.let_go(number),
+            Err(Trouble::Slow(_)) => {}
+            _ => self.0.slow.store(0, Ordering::Release),
         }
         answer
     }
@@ -156,8 +171,9 @@ impl Redis {
         }
         let inner = Arc::clone(&self.0);
         tokio::spawn(async move {
+            let connecting = Connecting(&inner);
             let connected = inner.way.connect().await.map_err(Trouble::of);
-            inner.connecting.store(false, Ordering::Release);
+            drop(connecting);
             inner.line.send_modify(|line| {
                 line.attempts += 1;
                 match connected {
@@ -172,8 +188,23 @@ impl Redis {
         });
     }
 
+    /// Lets go of the connection: the next call opens another one.
+    pub fn reconnect(&self) {
+        self.let_go(self.connection());
+    }
+
     fn let_go(&self, number: u64) {
+        self.0.slow.store(0, Ordering::Release);
         self.0.line.send_if_modified(|line| line.number == number && line.connection.take().is_some());
+    }
+}
+
+/// However an attempt to connect ends, the next one may begin.
+struct Connecting<'a>(&'a Inner);
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.connecting.store(false, Ordering::Release);
     }
 }
 

@@ -1,12 +1,15 @@
 //! The second tier of responses: edges of one region share a real Redis, an edge alone has a folder. It saves fetches,
 //! and nothing that it does or suffers is seen by anybody but in how long a miss takes.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::future::join_all;
-use harness::{Answer, Gate, Plan, RedisCluster, RedisOptions, RedisServer, Reply, Town, Upstream, eventually};
+use harness::{Answer, Gate, PATIENCE, Plan, RedisCluster, RedisOptions, RedisServer, Reply, Town, Upstream, eventually};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use wire::{Mode, PurgeRequest, ReceiptState, Wait};
 
 const API: &str = "api.test";
@@ -168,6 +171,78 @@ async fn of_all_who_miss_in_a_region_one_fetches() -> Result<()> {
         assert_eq!(answer?.text(), "body");
     }
     assert_eq!(upstream.count("/held"), 1, "one fetch for the region");
+    town.stop().await;
+    Ok(())
+}
+
+/// Reads from a connection until it has seen a text.
+async fn read_until(stream: &mut TcpStream, wanted: &str) -> Result<()> {
+    let mut heard = Vec::new();
+    while !String::from_utf8_lossy(&heard).contains(wanted) {
+        let mut buffer = [0; 4096];
+        let count = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.with_context(|| format!("no `{wanted}`"))??;
+        ensure!(count > 0, "it ended: {}", String::from_utf8_lossy(&heard));
+        heard.extend_from_slice(&buffer[..count]);
+    }
+    Ok(())
+}
+
+async fn ask(address: SocketAddr, path: &str) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {API}\r\n\r\n").as_bytes()).await?;
+    Ok(stream)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_fetch_of_its_own_edge_gets_the_bytes_as_they_come() -> Result<()> {
+    let server = RedisServer::start(RedisOptions::default()).await?;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_| Reply::fresh("first half, second half").held_in_body(&held)).await?;
+    let town = start(region_of(&quoted(&server), &upstream)).await?;
+    let visitor = town.visit("fra-1")?;
+
+    let mut first = ask(visitor.address(), "/slow").await?;
+    read_until(&mut first, "first").await?;
+    let mut second = ask(visitor.address(), "/slow").await?;
+    read_until(&mut second, "first").await?;
+    gate.open();
+    read_until(&mut first, "second half").await?;
+    read_until(&mut second, "second half").await?;
+
+    assert_eq!(upstream.count("/slow"), 1);
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_does_not_end_and_a_client_that_leaves_hold_up_no_other_edge() -> Result<()> {
+    let server = RedisServer::start(RedisOptions::default()).await?;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let reply = move |seen: &harness::Seen| match (seen.target.as_str(), seen.number) {
+        ("/endless", 1) => Reply::fresh("begun, and no end").held_in_body(&held),
+        _ => Reply::fresh("whole"),
+    };
+    let upstream = Upstream::start(reply).await?;
+    let town = start(region_of(&quoted(&server), &upstream)).await?;
+    let (first, second) = (town.visit("fra-1")?, town.visit("fra-2")?);
+
+    let mut endless = ask(first.address(), "/endless").await?;
+    read_until(&mut endless, "begun").await?;
+    // Its claim would last as long as its fetch runs.
+    assert_eq!(second.get(API, "/endless").await?.text(), "whole");
+    drop(endless);
+    for n in 0..20 {
+        drop(ask(first.address(), &format!("/left-{n}")).await?);
+    }
+    let begun = Instant::now();
+    for n in 0..20 {
+        assert_eq!(second.get(API, &format!("/left-{n}")).await?.text(), "whole");
+    }
+
+    assert!(begun.elapsed() < Duration::from_secs(20), "who left holds nobody up: {:?}", begun.elapsed());
+    gate.open();
     town.stop().await;
     Ok(())
 }

@@ -32,6 +32,11 @@ impl Burials {
         self.at_ns.get(usize::try_from(slot).ok()?)
     }
 
+    /// Returns which of so many shares a key belongs to.
+    pub(crate) fn share(&self, key: &impl Hash, shares: usize) -> usize {
+        usize::try_from(self.hasher.hash_one(key) % shares.max(1) as u64).unwrap_or(0)
+    }
+
     /// A key was made invalid at `now`.
     pub(crate) fn bury(&self, key: &impl Hash, now: Duration) {
         if let Some(cell) = self.cell(key) {

@@ -62,6 +62,14 @@ impl Head {
         self.terms.initial_age + boot.saturating_sub(self.received_boot)
     }
 
+    /// Tells whether it must not be replaced by `other`: it was filled later (P5), or at the same position by a fetch that
+    /// started later (RFC 9111, 4).
+    fn is_newer(&self, other: &Self) -> bool {
+        let is_of_same =
+            self.provenance.generation == other.provenance.generation && self.provenance.filled_at == other.provenance.filled_at;
+        !other.provenance.may_replace(&self.provenance) || (is_of_same && self.started_boot > other.started_boot)
+    }
+
     /// Returns its entity tag.
     pub(crate) fn etag(&self) -> Option<&str> {
         self.headers.get(ETAG)?.to_str().ok()
@@ -140,7 +148,7 @@ impl Stored {
     pub(crate) fn with(mut self, entry: Arc<Entry>) -> Self {
         let like = self.variants.iter().position(|known| known.head.selection == entry.head.selection);
         if let Some(at) = like {
-            if self.variants.get(at).is_some_and(|known| !entry.head.provenance.may_replace(&known.head.provenance)) {
+            if self.variants.get(at).is_some_and(|known| known.head.is_newer(&entry.head)) {
                 return self;
             }
             self.variants.remove(at);

@@ -19,6 +19,7 @@ use super::job::{Job, Start, date_it};
 use super::key::CacheKey;
 use super::lookup::Trouble;
 use super::parts;
+use super::second::{Brought, bring};
 use super::slices;
 use super::upstream::{Answer, Call, is_trouble};
 use crate::edge::Edge;
@@ -37,6 +38,8 @@ pub(crate) enum Led {
     Flow(Arc<Head>, ByteStream),
     /// What was stored is right, and whether it is stored still.
     Entry(Arc<Entry>, bool),
+    /// The second tier had it: it is in the memory tier now.
+    Stored,
     /// A response that is not stored.
     Direct(Answer, NotStored),
     /// No response came.
@@ -52,9 +55,7 @@ struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let responses = &self.edge.responses;
-        responses.fills.end(&self.key, &self.fill);
-        responses.second.settle(&self.key, responses.is_passing(&self.key));
+        self.edge.responses.fills.end(&self.key, &self.fill);
     }
 }
 
@@ -80,6 +81,16 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn run(mut self, lead: oneshot::Sender<Led>) {
+        match bring(self.edge, &mut self.job).await {
+            Brought::Fresh | Brought::Elsewhere => {
+                self.fill.say(Progress::Stored);
+                let _ = lead.send(Led::Stored);
+                return;
+            }
+            // What the second tier has is no older than what there was.
+            Brought::Old(entry) => self.job.entry = Some(entry),
+            Brought::Nothing => {}
+        }
         let Some(start) = Start::now(self.edge, &self.job.key) else {
             self.fail(Refusal::NotReady, lead);
             return;
@@ -202,6 +213,9 @@ impl Run<'_> {
         if answer.status == StatusCode::PARTIAL_CONTENT && parts::extent(&head).is_none() {
             return self.direct(answer, NotStored::Range, lead);
         }
+        if let Some(claim) = &self.job.claim {
+            claim.is_answered();
+        }
         let head = Arc::new(head);
         self.edge.responses.share_again(&self.job.key);
         let flow = Arc::new(Flow::new(most, &self.edge.responses.flowing));
@@ -241,6 +255,9 @@ impl Run<'_> {
 
     /// The key becomes hit-for-miss, so that nobody queues for what can't be shared.
     fn direct(self, answer: Answer, reason: NotStored, lead: oneshot::Sender<Led>) {
+        if let Some(claim) = &self.job.claim {
+            claim.is_useless();
+        }
         if reason.is_of_response() {
             self.edge.responses.pass_for_a_while(&self.job.key);
         }

@@ -22,6 +22,8 @@ pub(crate) enum Progress {
     Shared(Arc<Head>, Arc<Flow>),
     /// A stored response was found to be right, or is complete, and what proves that.
     Entry(Arc<Entry>, Proof),
+    /// The second tier had it: look again.
+    Stored,
     /// The response is for who asked alone: fetch for yourself.
     NotShared,
     /// No response came.

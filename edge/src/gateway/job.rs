@@ -8,10 +8,11 @@ use http::header::{AUTHORIZATION, COOKIE, DATE, IF_MATCH, IF_UNMODIFIED_SINCE, R
 use http::{HeaderMap, Method, StatusCode};
 use wire::{PurgeTable, Subject, Tag, Target, Timestamp};
 
+use super::claim::Claimed;
 use super::entry::{Content, Entry, Head};
 use super::key::CacheKey;
 use super::lookup::{Trouble, may_stand_in};
-use super::second::Deposit;
+use super::second::{Asking, Deposit};
 use super::upstream::{Answer, Call};
 use crate::applied::View;
 use crate::edge::Edge;
@@ -33,6 +34,10 @@ pub(crate) struct Job {
     pub(crate) headers: HeaderMap,
     /// What is stored already, to be asked about, or to stand in for an error.
     pub(crate) entry: Option<Arc<Entry>>,
+    /// Whether the second tier is asked first.
+    pub(crate) asking: Asking,
+    /// What it is fetched for: all edges of the region.
+    pub(crate) claim: Option<Arc<Claimed>>,
 }
 
 /// What was true when a fetch started.
@@ -172,6 +177,7 @@ impl Job {
                 epoch: start.view.epoch,
                 entry: Arc::clone(entry),
                 tombstone: start.tombstone,
+                claim: self.claim.clone(),
             });
         }
     }
@@ -223,6 +229,8 @@ mod tests {
             upstream: network.upstreams.values().next().unwrap().clone(),
             headers: HeaderMap::new(),
             entry: None,
+            asking: Asking::No,
+            claim: None,
         }
     }
 

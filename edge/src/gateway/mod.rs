@@ -18,6 +18,7 @@ mod codings;
 mod health;
 mod responses;
 mod burials;
+mod claim;
 mod second;
 mod announce;
 mod purge;
@@ -41,5 +42,8 @@ pub(crate) use lookup::{Found, Moment, find};
 pub(crate) use position::{Footing, WaitingRoom, settle};
 pub(crate) use purge::{Purging, forward_purge, is_purge};
 pub(crate) use responses::Responses;
-pub(crate) use second::{Place as SecondPlace, QUEUE as SECOND_QUEUE, Second, Work as SecondWork, work as work_of_second};
+pub(crate) use second::{
+    Deposit as SecondDeposit, LANES as SECOND_LANES, Place as SecondPlace, QUEUE as SECOND_QUEUE, Second,
+    write_behind as write_second_behind,
+};
 pub(crate) use serve::{Asker, serve};

@@ -105,6 +105,7 @@ pub(crate) async fn send_and_invalidate(edge: Arc<Edge>, passing: Passing) -> Re
         let buried = invalidate_url(&edge, &job, target);
         generation = generation.or_else(|| buried.filter(|_| *target == ask.target));
     }
+    forget(&edge, &job, &targets).await;
     if !targets.is_empty() && status.is_some() {
         invalidate_groups(&edge, &job, groups::invalidated(answered, job.key.scheme.as_str(), &job.key.host)).await;
     }
@@ -137,6 +138,19 @@ fn invalidate_url(edge: &Edge, job: &Job, target: &Target) -> Option<u64> {
         edge.responses.announcer.announce(&route.owner, Invalid::Url(sent.host, sent.target));
     }
     Some(generation)
+}
+
+/// Has what was made invalid forgotten outside of this process too, before anybody hears of it.
+async fn forget(edge: &Edge, job: &Job, targets: &[Target]) {
+    let Some(view) = edge.applied.view() else { return };
+    for target in targets {
+        let Some(Rule::Route(route)) = view.network.rule_for(&job.key.host, target.path()) else { continue };
+        let [keyed, sent] = keys(&job.key, route.keyed(target), target);
+        edge.responses.second.forget(&keyed).await;
+        if sent != keyed {
+            edge.responses.second.forget(&sent).await;
+        }
+    }
 }
 
 /// Returns the keys of a URL beside that of a request: as its route files it, and as it was sent.

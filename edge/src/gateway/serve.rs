@@ -21,7 +21,7 @@ use super::lookup::{Found, Moment, Trouble, Why, find, may_stand_in, refuses};
 use super::parts::{self, Fit};
 use super::pass::{self, Passing};
 use super::position::{Footing, in_doubt};
-use super::second::{Wanted, bring};
+use super::second::{Asking, bring};
 use super::tunnel;
 use super::upstream::{Call, Inform};
 use crate::applied::View;
@@ -99,22 +99,19 @@ impl Visit<'_> {
     /// GET and HEAD.
     async fn read(&self, moment: Moment) -> Result<Answer, Refusal> {
         let mut moment = moment;
-        let (mut ask_again, mut has_failed) = (false, false);
+        let (mut ask_again, mut has_failed, mut is_from_second) = (false, false, false);
         let mut found = self.look_up(&moment);
-        if self.may_be_elsewhere(&found) {
-            bring(self.edge, self.wanted()).await;
+        if self.ask.method == Method::HEAD && self.may_be_elsewhere(&found) {
+            // What is fetched for it tells nobody else anything, so it has no fill.
+            let _ = bring(self.edge, &mut Job { asking: Asking::Look, ..self.job(None) }).await;
             moment = self.now();
             found = self.look_up(&moment);
-            if let Found::Fresh(entry) = &found
-                && let Some(answer) = self.from(entry, &moment, ("hit", Some("l2"))).await
-            {
-                return Ok(Answer { outcome: answer.outcome.of_second_tier(), ..answer });
-            }
         }
         for _ in 0..LOOKS {
             let (entry, why) = match found {
                 Found::Refuse => return Err(Refusal::Fenced),
-                Found::Fresh(entry) => match self.from(&entry, &moment, ("hit", None)).await {
+                Found::Fresh(entry) => match self.from(&entry, &moment, ("hit", is_from_second.then_some("l2"))).await {
+                    Some(answer) if is_from_second => return Ok(answer.of_second_tier()),
                     Some(answer) => return Ok(answer),
                     None => (Some(entry), Why::Partial),
                 },
@@ -151,13 +148,15 @@ impl Visit<'_> {
             // Only a whole body can be asked about: parts are completed, and fetched anew once they are stale.
             let entry = entry.filter(|entry| matches!(entry.content, Content::Whole(_)) || why == Why::Partial);
             if !self.may_share(&entry) {
-                return self.lead(Arc::new(Fill::new()), None, entry, why).await;
+                let asking = if self.asking(why) == Asking::No { Asking::No } else { Asking::Look };
+                return self.lead(Arc::new(Fill::new()), None, entry, why, asking).await;
             }
             // P8: a fetch that began before an unsafe method was answered is not for who came after.
             let generation = self.edge.responses.tombstones.generation(&self.key);
             let arrival = self.arrival(&moment, ask_again);
+            let asking = self.asking(why);
             let (fill, had_started) = match self.edge.responses.fills.take_part(&self.key, generation, may_join(&arrival)) {
-                Part::Lead(fill, before) => return self.lead(fill, before, entry, why).await,
+                Part::Lead(fill, before) => return self.lead(fill, before, entry, why, asking).await,
                 Part::Join(fill) => (fill, true),
                 Part::Await(fill) => (fill, false),
             };
@@ -168,28 +167,31 @@ impl Visit<'_> {
                 Followed::Failed(Refusal::UpstreamFailed) if !has_failed => has_failed = true,
                 Followed::Failed(refusal) => return Ok(Self::unanswered(&refusal, why)),
                 Followed::NotForUs => {}
+                Followed::Look => {
+                    moment = self.now();
+                    found = self.look_up(&moment);
+                    is_from_second = true;
+                    continue;
+                }
             }
             // What was fetched is not for this request: look again, as if it came now.
             ask_again = true;
             moment = self.now();
             found = self.look_up(&moment);
         }
-        self.lead(Arc::new(Fill::new()), None, None, Why::Miss).await
+        self.lead(Arc::new(Fill::new()), None, None, Why::Miss, Asking::No).await
     }
 
     /// Whether the second tier may hold what answers this request, or a newer one than what is here.
     fn may_be_elsewhere(&self, found: &Found) -> bool {
-        let is_missing = match found {
-            Found::Nothing(why) => matches!(why, Why::Miss | Why::VaryMiss | Why::Purged | Why::Settings),
-            Found::Revalidate(_, why) => matches!(why, Why::Stale | Why::SoftPurged),
-            _ => false,
-        };
-        is_missing && !self.is_behind && !self.edge.responses.is_passing(&self.key)
+        matches!(found, Found::Nothing(why) | Found::Revalidate(_, why) if self.asking(*why) != Asking::No)
     }
 
-    fn wanted(&self) -> Wanted {
-        let may_claim = self.ask.method == Method::GET && !self.wishes.only_if_cached && self.may_share(&None);
-        Wanted { key: self.key.clone(), route: self.route.clone(), headers: self.headers.clone(), may_claim }
+    /// Whether a fetch of what is not here asks the second tier first.
+    fn asking(&self, why: Why) -> Asking {
+        let may_be_there = matches!(why, Why::Miss | Why::VaryMiss | Why::Purged | Why::Settings | Why::Stale | Why::SoftPurged);
+        let may = may_be_there && !self.is_behind && !self.edge.responses.is_passing(&self.key);
+        if may { Asking::Claim } else { Asking::No }
     }
 
     pub(super) fn now(&self) -> Moment {
@@ -253,6 +255,8 @@ impl Visit<'_> {
             upstream: self.upstream.clone(),
             headers: self.headers.clone(),
             entry,
+            asking: Asking::No,
+            claim: None,
         }
     }
 
@@ -261,18 +265,47 @@ impl Visit<'_> {
         if self.edge.responses.upstreams.may_probe(&self.upstream.name, boottime())
             && let Some(fill) = self.edge.responses.fills.lead_if_idle(&self.key)
         {
-            fetch::start(self.edge, self.job(Some(Arc::clone(entry))), fill, None);
+            let job = Job { asking: Asking::Refresh, ..self.job(Some(Arc::clone(entry))) };
+            fetch::start(self.edge, job, fill, None);
         }
     }
 
-    async fn lead(&self, fill: Arc<Fill>, before: Option<Arc<Fill>>, entry: Option<Arc<Entry>>, why: Why) -> Result<Answer, Refusal> {
+    async fn lead(
+        &self,
+        fill: Arc<Fill>,
+        before: Option<Arc<Fill>>,
+        entry: Option<Arc<Entry>>,
+        why: Why,
+        asking: Asking,
+    ) -> Result<Answer, Refusal> {
         fill.informs(self.exchange);
-        let led = fetch::start(self.edge, self.job(entry.clone()), fill, before).await;
+        let job = Job { asking, ..self.job(entry.clone()) };
+        let led = fetch::start(self.edge, job, fill, before).await;
         match led.unwrap_or(Led::Failed(Refusal::UpstreamFailed)) {
+            Led::Stored => match self.answer_from_second().await {
+                Some(answer) => Ok(answer),
+                // It was purged in this very moment, or is not what this request wants.
+                None => Box::pin(self.lead(Arc::new(Fill::new()), None, None, why, Asking::No)).await,
+            },
             Led::Flow(head, body) => Ok(self.serve_flow(&head, body, why, head.headers.clone())),
             Led::Entry(renewed, is_stored) => Ok(self.revalidated(&renewed, why, is_stored)),
             Led::Direct(answer, reason) => Ok(self.direct(answer, why, reason)),
             Led::Failed(refusal) => Ok(self.stand_in(&refusal).await.unwrap_or_else(|| Self::unanswered(&refusal, why))),
+        }
+    }
+
+    /// Answers with what the second tier has just brought.
+    async fn answer_from_second(&self) -> Option<Answer> {
+        let now = self.now();
+        match self.look_up(&now) {
+            Found::Fresh(entry) => Some(self.from(&entry, &now, ("hit", Some("l2"))).await?.of_second_tier()),
+            Found::Stale(entry) => Some(self.from(&entry, &now, ("stale", Some("max-stale"))).await?.of_second_tier()),
+            Found::StaleWhileRevalidate(entry, why) => {
+                let answer = self.from(&entry, &now, ("stale", Some(why.as_str()))).await?;
+                self.refresh(&entry);
+                Some(answer.of_second_tier())
+            }
+            _ => None,
         }
     }
 
@@ -295,8 +328,9 @@ impl Visit<'_> {
             Progress::Failed(refusal) => {
                 self.stand_in(&refusal).await.map_or(Followed::Failed(refusal), |answer| Followed::Answer(Box::new(answer)))
             }
+            Progress::Stored => Followed::Look,
             Progress::NotShared => {
-                let led = self.lead(Arc::new(Fill::new()), None, entry, why).await;
+                let led = self.lead(Arc::new(Fill::new()), None, entry, why, Asking::No).await;
                 Followed::Answer(Box::new(led.unwrap_or_else(|refusal| Self::unanswered(&refusal, why))))
             }
             Progress::Shared(..) | Progress::Entry(..) | Progress::Waiting => Followed::NotForUs,
@@ -429,6 +463,8 @@ enum Followed {
     Answer(Box<Answer>),
     /// What it brought is not for this request.
     NotForUs,
+    /// It is in the memory tier now.
+    Look,
     /// It brought nothing, and nothing stands in for it.
     Failed(Refusal),
 }

@@ -1,24 +1,33 @@
 //! The folder of an edge without a Redis: a file per URL, or per variant where a URL has several.
 //!
 //! Nothing of it is kept in memory but how many bytes it takes. A file is written under another name and renamed, so a
-//! kill leaves a file that is whole or none; it is not synced, as what a power cut spoils is found by its digest.
+//! kill leaves a file that is whole or none; it is not synced, as what a power cut spoils is found by its digests. What
+//! was written before the system was started anew has an age that nobody knows, and is no use.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+mod file;
+
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use engine::Breaker;
 use follow::boottime;
-use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
-use super::{Failed, Held, Look, Rank, Stamp, UrlName, Variant, Write, Written};
+use super::{Failed, Held, Look, Stamp, UrlName, Variant, Write, Written};
+use file::{FileHead, put, read};
 
-/// How long a look may take: a disk that hangs must not hold up who could ask the upstream.
+/// How long a call may take: a disk that hangs must not hold up who could ask the upstream.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// The same for a call that nobody waits for.
+const PATIENCE_BEHIND: Duration = Duration::from_secs(5);
+
+/// Calls at a time. Those that hang keep their threads, of which others have a use too.
+const AT_ONCE: usize = 16;
 
 /// Folders that the files are spread over.
 const SHARDS: u64 = 256;
@@ -26,16 +35,15 @@ const SHARDS: u64 = 256;
 /// What a file takes of a disk at the least.
 const BLOCK: u64 = 4 << 10;
 
-/// The largest head of a file: an address and the names of fields, of which an upstream sends 256 KiB at the most.
-const MOST_HEAD: u32 = 300 << 10;
-
-const MAGIC: &[u8; 4] = b"ATF\x01";
+/// The largest part of the folder that one response may take.
+const SHARE: u64 = 8;
 
 /// Responses in a folder.
 #[derive(Debug)]
 pub(crate) struct Folder {
     inner: Arc<Inner>,
     breaker: Mutex<Breaker>,
+    calls: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -43,33 +51,25 @@ struct Inner {
     root: PathBuf,
     most: u64,
     bytes: AtomicU64,
-    /// The shard that makes room next.
-    next: AtomicU64,
     /// The system's id of its present start.
     boot_id: String,
+    /// Held while files come and go, so that they are counted once.
+    changing: Mutex<Changing>,
+    /// The number of the next file that is written.
+    fresh: AtomicU64,
     closed: AtomicBool,
 }
 
-/// What a file says before its value.
-#[derive(Debug, Serialize, Deserialize)]
-struct FileHead {
-    names: String,
-    /// Whether the value is in this file, or in one per selection beside it.
-    has_value: bool,
-    epoch: [u8; 8],
-    filled_at: u64,
-    /// When its age was taken: by this start of the system, and by the time of day for the next ones.
-    boot_id: String,
-    boot_ms: u64,
-    wall_ms: u64,
+#[derive(Debug, Default)]
+struct Changing {
+    /// The shard that makes room next.
+    next: u64,
+    /// How many shards have been counted since the start.
+    counted: u64,
 }
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn wall() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// What a file of so many bytes takes of a disk.
@@ -82,65 +82,79 @@ impl Folder {
     pub(crate) fn open(root: &Path, most: u64) -> io::Result<Self> {
         fs::create_dir_all(root)?;
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-        let inner = Inner {
-            root: root.to_owned(),
-            most,
-            bytes: AtomicU64::new(0),
-            next: AtomicU64::new(0),
-            boot_id,
-            closed: AtomicBool::new(false),
-        };
-        let inner = Arc::new(inner);
+        let (bytes, fresh) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (changing, closed) = (Mutex::default(), AtomicBool::new(false));
+        let inner = Arc::new(Inner { root: root.to_owned(), most, bytes, boot_id, changing, fresh, closed });
         let counting = Arc::clone(&inner);
         std::thread::Builder::new().name("l2-folder".to_owned()).spawn(move || counting.count())?;
-        Ok(Self { inner, breaker: Mutex::default() })
+        Ok(Self { inner, breaker: Mutex::default(), calls: Arc::new(Semaphore::new(AT_ONCE)) })
     }
 
     pub(super) fn bytes(&self) -> u64 {
         self.inner.bytes.load(Ordering::Relaxed)
     }
 
+    pub(super) fn most_bytes(&self) -> u64 {
+        self.inner.most / SHARE
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        !self.breaker().is_open()
+    }
+
     pub(super) async fn look(&self, look: Look<'_>) -> Result<Held, Failed> {
         let (url, variant, known) = (*look.url, look.variant.clone(), look.known);
-        if !self.breaker().may_call(boottime()) {
-            return Err(Failed::LeftAlone);
+        self.within(PATIENCE, move |inner| inner.look(&url, &variant, known)).await
+    }
+
+    pub(super) async fn write(&self, write: Write) -> Result<Written, Failed> {
+        if write.bytes.len() as u64 > self.most_bytes() {
+            return Ok(Written::TooLarge);
         }
-        let inner = Arc::clone(&self.inner);
-        let looked = tokio::task::spawn_blocking(move || inner.look(&url, &variant, known));
-        let looked = match tokio::time::timeout(PATIENCE, looked).await {
-            Ok(looked) => looked.unwrap_or_else(|_| Err(io::Error::other("a panic"))).map_err(|_| Failed::As("broken")),
-            Err(_) => Err(Failed::As("slow")),
-        };
-        self.tell(looked.is_ok());
-        looked
+        self.within(PATIENCE_BEHIND, move |inner| inner.write(&write)).await
+    }
+
+    pub(super) async fn remove(&self, url: &UrlName) -> Result<(), Failed> {
+        let url = *url;
+        self.within(PATIENCE, move |inner| inner.forget(&url)).await
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, is_well: bool) {
-        let mut breaker = self.breaker();
-        if is_well {
-            breaker.succeeded();
-        } else if breaker.failed(boottime()) {
-            tracing::warn!(folder = %self.inner.root.display(), "the folder of responses can't be read; going on without it, and trying it now and then");
+    async fn within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce(&Inner) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Failed> {
+        if !self.breaker().may_call(boottime()) {
+            return Err(Failed::LeftAlone);
         }
+        let Ok(permit) = Arc::clone(&self.calls).try_acquire_owned() else { return Err(Failed::LeftAlone) };
+        let inner = Arc::clone(&self.inner);
+        let working = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work(&inner)
+        });
+        let done = match tokio::time::timeout(patience, working).await {
+            Ok(Ok(Err(error))) if error.kind() == ErrorKind::StorageFull => Err(Failed::As("full")),
+            Ok(done) => done.unwrap_or_else(|_| Err(io::Error::other("a panic"))).map_err(|_| Failed::As("broken")),
+            Err(_) => Err(Failed::As("slow")),
+        };
+        // A disk that is full is read as ever.
+        self.tell(!matches!(done, Err(Failed::As("slow" | "broken"))));
+        done
     }
 
-    pub(super) async fn write(&self, write: Write) -> Result<Written, Failed> {
-        let inner = Arc::clone(&self.inner);
-        let written = tokio::task::spawn_blocking(move || inner.write(&write)).await;
-        written.unwrap_or_else(|_| Err(io::Error::other("a panic"))).map_err(|error| {
-            tracing::debug!(%error, "a response was not written to its folder");
-            Failed::As(if error.kind() == ErrorKind::StorageFull { "full" } else { "broken" })
-        })
-    }
-
-    pub(super) async fn remove(&self, url: UrlName) -> Result<(), Failed> {
-        let inner = Arc::clone(&self.inner);
-        let removed = tokio::task::spawn_blocking(move || inner.remove(&inner.path(&url))).await;
-        removed.unwrap_or_else(|_| Err(io::Error::other("a panic"))).map_err(|_| Failed::As("broken"))
+    fn tell(&self, is_well: bool) {
+        let (mut breaker, folder) = (self.breaker(), self.inner.root.display());
+        if is_well && breaker.succeeded() {
+            tracing::info!(%folder, "the folder of responses is in use again");
+        }
+        if !is_well && breaker.failed(boottime()) {
+            tracing::warn!(%folder, "the folder of responses does not work; going on without it, and trying it now and then");
+        }
     }
 }
 
@@ -168,90 +182,83 @@ impl Inner {
 
     fn look(&self, url: &UrlName, variant: &Variant, known: Option<Stamp>) -> io::Result<Held> {
         let path = self.path(url);
-        let Some((head, value)) = read(&path, true)? else { return Ok(Held::Nothing) };
+        let Some((head, value)) = read(&path, Some(self.most))? else { return Ok(Held::Nothing) };
         if head.names != variant.names {
             return Ok(Held::Varies(head.names));
         }
         let (path, head, value) = if head.has_value {
             (path, head, value)
         } else {
-            let path = self.variant_path(url, variant);
-            let Some((head, value)) = read(&path, true)? else { return Ok(Held::Nothing) };
-            if head.names != variant.names {
+            let (path, generation) = (self.variant_path(url, variant), head.generation);
+            let Some((head, value)) = read(&path, Some(self.most))? else { return Ok(Held::Nothing) };
+            // What was written before its URL was forgotten, or had other variants, is none of it.
+            if head.names != variant.names || head.generation != generation {
                 return Ok(Held::Nothing);
             }
             (path, head, value)
         };
         let now = boottime();
-        let Some(since) = self.since(&head, now) else { return Ok(Held::Nothing) };
-        let stamp = Stamp(millis(now.saturating_sub(since)).max(1));
-        if known.is_some_and(|known| stamp <= known) {
+        let stamp = Stamp(head.boot_ms);
+        if head.boot_id != self.boot_id || Duration::from_millis(head.boot_ms) > now || known.is_some_and(|known| stamp <= known) {
             return Ok(Held::Nothing);
         }
         // Who was used last goes last. Where that can't be noted, it goes earlier.
-        let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        Ok(Held::Value { bytes: value.into(), since, stamp })
-    }
-
-    /// How long ago a file was written; nothing where the clock says that it will be.
-    fn since(&self, head: &FileHead, now: Duration) -> Option<Duration> {
-        if head.boot_id == self.boot_id && !head.boot_id.is_empty() {
-            return now.checked_sub(Duration::from_millis(head.boot_ms));
-        }
-        wall().checked_sub(Duration::from_millis(head.wall_ms))
+        let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        Ok(Held::Value { bytes: value.into(), since: now.saturating_sub(Duration::from_millis(head.boot_ms)), as_of: now, stamp })
     }
 
     fn write(&self, write: &Write) -> io::Result<Written> {
-        let length = write.bytes.len() as u64;
-        if length.saturating_mul(8) > self.most {
-            return Ok(Written::TooLarge);
-        }
+        let mut changing = self.changing();
         let path = self.path(&write.url);
-        let known = read(&path, false)?.map(|(head, _)| head);
+        let known = read(&path, None)?.map(|(head, _)| head);
         let is_alone = write.variant.names.is_empty();
+        let like = known.as_ref().filter(|known| known.names == write.variant.names);
         let target = if is_alone { path.clone() } else { self.variant_path(&write.url, &write.variant) };
-        let like = if is_alone { known.as_ref().map(FileHead::rank) } else { read(&target, false)?.map(|(head, _)| head.rank()) };
-        let is_another_kind = known.as_ref().is_some_and(|known| known.names != write.variant.names);
-        let other = known.as_ref().filter(|_| is_another_kind).map(FileHead::rank);
-        if like.into_iter().chain(other).any(|rank| !write.rank.may_replace(&rank)) {
-            return Ok(Written::Older);
-        }
-        let age = boottime().saturating_sub(write.as_of);
-        let head = FileHead {
+        let own = match like {
+            // A variant of a URL that was forgotten since stands in nobody's way.
+            Some(marker) if !is_alone => read(&target, None)?.map(|(head, _)| head).filter(|head| head.generation == marker.generation),
+            _ => None,
+        };
+        let mut head = FileHead {
             names: write.variant.names.clone(),
             has_value: true,
+            generation: like.map_or_else(random, |marker| marker.generation),
             epoch: write.rank.epoch,
             filled_at: write.rank.filled_at,
             boot_id: self.boot_id.clone(),
             boot_ms: millis(write.as_of),
-            wall_ms: millis(wall().saturating_sub(age)),
+            began_ms: millis(write.as_of.saturating_sub(write.started_ago)),
         };
-        self.put(&target, &head, &write.bytes)?;
-        if !is_alone && (known.is_none() || is_another_kind) {
-            self.put(&path, &FileHead { has_value: false, ..head }, &Bytes::new())?;
+        let held = if like.is_some() && !is_alone { own.as_ref() } else { known.as_ref() };
+        if held.is_some_and(|held| held.is_later(&head)) {
+            return Ok(Written::Older);
         }
-        self.make_room();
+        self.keep(&target, &head, &write.bytes, &mut changing)?;
+        if !is_alone && like.is_none() {
+            head.has_value = false;
+            self.keep(&path, &head, &[], &mut changing)?;
+        }
+        self.make_room(self.most, &mut changing);
         Ok(Written::Stored)
     }
 
-    fn put(&self, path: &Path, head: &FileHead, value: &Bytes) -> io::Result<()> {
-        let head = postcard::to_allocvec(head).map_err(io::Error::other)?;
-        let head_length = u32::try_from(head.len()).ok().filter(|length| *length <= MOST_HEAD).ok_or(ErrorKind::InvalidInput)?;
-        let fresh = path.with_extension("new");
-        let written = || -> io::Result<u64> {
-            let mut file = create(&fresh)?;
-            for part in [MAGIC.as_slice(), &head_length.to_be_bytes(), &head, value] {
-                file.write_all(part)?;
-            }
-            file.metadata().map(|metadata| metadata.len())
-        };
-        let length = written().inspect_err(|_| {
+    fn keep(&self, path: &Path, head: &FileHead, value: &[u8], changing: &mut Changing) -> io::Result<()> {
+        // Two that are written at a time never share a name, nor with one that a kill left.
+        let fresh = self.root.join(format!("{}-{}.new", std::process::id(), self.fresh.fetch_add(1, Ordering::Relaxed)));
+        let written = put(&fresh, head, value).inspect_err(|error| {
             let _ = fs::remove_file(&fresh);
+            if error.kind() == ErrorKind::StorageFull {
+                // Others have filled the disk: there is less room than was thought.
+                let half = self.bytes.load(Ordering::Relaxed) / 2;
+                self.make_room(half, changing);
+            }
         })?;
         let before = fs::metadata(path).map_or(0, |metadata| on_disk(metadata.len()));
-        fs::rename(&fresh, path)?;
-        self.bytes.fetch_add(on_disk(length), Ordering::Relaxed);
-        self.take_off(before);
+        rename(&fresh, path)?;
+        if changing.counts(path) {
+            self.bytes.fetch_add(on_disk(written), Ordering::Relaxed);
+            self.take_off(before);
+        }
         Ok(())
     }
 
@@ -259,114 +266,106 @@ impl Inner {
         let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| Some(all.saturating_sub(bytes)));
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
+    fn changing(&self) -> MutexGuard<'_, Changing> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets a URL: its variants belong to it no longer, and go when room is made.
+    fn forget(&self, url: &UrlName) -> io::Result<()> {
+        self.remove(&self.path(url), &self.changing())
+    }
+
+    fn remove(&self, path: &Path, changing: &Changing) -> io::Result<()> {
         let length = match fs::metadata(path) {
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        match fs::remove_file(path) {
-            Ok(()) => self.take_off(on_disk(length)),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        fs::remove_file(path)?;
+        if changing.counts(path) {
+            self.take_off(on_disk(length));
         }
         Ok(())
     }
 
     /// Counts what is there, and takes away what a kill left.
     fn count(&self) {
-        for number in 0..SHARDS {
-            for (path, length, _) in self.files(number) {
-                if self.closed.load(Ordering::Relaxed) {
-                    return;
-                }
-                self.bytes.fetch_add(on_disk(length), Ordering::Relaxed);
-                // What is being written at the moment is not taken away: it is young.
-                if is_left_over(&path) {
-                    let _ = self.remove(&path);
-                }
+        for left in files(&self.root).into_iter().filter(|file| file.path.extension().is_some_and(|ending| ending == "new")) {
+            let own = format!("{}-", std::process::id());
+            if !left.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&own)) {
+                let _ = fs::remove_file(left.path);
             }
         }
-        self.make_room();
-    }
-
-    fn files(&self, shard: u64) -> Vec<(PathBuf, u64, SystemTime)> {
-        let Ok(entries) = fs::read_dir(self.shard(shard)) else { return Vec::new() };
-        let read = |entry: fs::DirEntry| {
-            let metadata = entry.metadata().ok()?;
-            Some((entry.path(), metadata.len(), metadata.modified().unwrap_or(UNIX_EPOCH)))
-        };
-        entries.flatten().filter_map(read).collect()
+        for number in 0..SHARDS {
+            if self.closed.load(Ordering::Relaxed) {
+                return;
+            }
+            // Until its shard is counted, nothing that comes or goes there is.
+            let mut changing = self.changing();
+            let bytes: u64 = files(&self.shard(number)).iter().map(|file| on_disk(file.length)).sum();
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            changing.counted = number + 1;
+        }
+        self.make_room(self.most, &mut self.changing());
     }
 
     /// Deletes what was used least recently, shard by shard, a quarter of each.
-    fn make_room(&self) {
+    fn make_room(&self, most: u64, changing: &mut Changing) {
         for _ in 0..SHARDS {
-            if self.bytes.load(Ordering::Relaxed) <= self.most {
+            if self.bytes.load(Ordering::Relaxed) <= most {
                 return;
             }
-            let mut files = self.files(self.next.fetch_add(1, Ordering::Relaxed));
-            files.sort_unstable_by_key(|(_, _, used)| *used);
+            let mut files = files(&self.shard(changing.next));
+            changing.next = changing.next.wrapping_add(1);
+            files.sort_unstable_by_key(|file| file.used);
             let quarter = files.len().div_ceil(4);
-            for (path, _, _) in files.into_iter().take(quarter) {
-                let _ = self.remove(&path);
+            for file in files.into_iter().take(quarter) {
+                let _ = self.remove(&file.path, changing);
             }
         }
     }
 }
 
-impl FileHead {
-    fn rank(&self) -> Rank {
-        Rank { epoch: self.epoch, filled_at: self.filled_at }
+impl Changing {
+    /// Tells whether a file counts by now: its shard has been counted.
+    fn counts(&self, path: &Path) -> bool {
+        let shard = path.parent().and_then(Path::file_name).and_then(|name| u64::from_str_radix(name.to_str()?, 16).ok());
+        shard.is_some_and(|shard| shard < self.counted)
     }
 }
 
-fn create(path: &Path) -> io::Result<File> {
-    match File::create(path) {
+/// A file as its folder lists it.
+struct Listed {
+    path: PathBuf,
+    length: u64,
+    used: SystemTime,
+}
+
+fn files(folder: &Path) -> Vec<Listed> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let read = |entry: fs::DirEntry| {
+        let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+        Some(Listed { path: entry.path(), length: metadata.len(), used: metadata.modified().unwrap_or(UNIX_EPOCH) })
+    };
+    entries.flatten().filter_map(read).collect()
+}
+
+/// Gives a file its name, in a folder that may not be there yet.
+fn rename(fresh: &Path, path: &Path) -> io::Result<()> {
+    match fs::rename(fresh, path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             fs::create_dir_all(path.parent().unwrap_or(path))?;
-            File::create(path)
+            fs::rename(fresh, path)
         }
-        created => created,
+        renamed => renamed,
     }
 }
 
-/// A file that was being written when its process was killed.
-fn is_left_over(path: &Path) -> bool {
-    let is_old = || {
-        path.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > Duration::from_secs(60)))
-    };
-    path.extension().is_some_and(|ending| ending == "new") && is_old()
-}
-
-/// Reads a file; nothing where there is none, or where it is not one of ours.
-fn read(path: &Path, with_value: bool) -> io::Result<Option<(FileHead, Vec<u8>)>> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut before = [0; 8];
-    if !read_all(&mut file, &mut before)? || !before.starts_with(MAGIC) {
-        return Ok(None);
-    }
-    let length = before.last_chunk::<4>().map_or(0, |length| u32::from_be_bytes(*length));
-    let mut head = vec![0; usize::try_from(length.min(MOST_HEAD)).unwrap_or(0)];
-    if !read_all(&mut file, &mut head)? {
-        return Ok(None);
-    }
-    let Ok(head) = postcard::from_bytes::<FileHead>(&head) else { return Ok(None) };
-    let mut value = Vec::new();
-    if with_value {
-        file.read_to_end(&mut value)?;
-    }
-    Ok(Some((head, value)))
-}
-
-fn read_all(file: &mut File, into: &mut [u8]) -> io::Result<bool> {
-    match file.read_exact(into) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness the clock tells two generations apart.
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_be_bytes(bytes),
+        Err(_) => u64::try_from(boottime().as_nanos()).unwrap_or(0),
     }
 }

@@ -49,8 +49,8 @@ pub(crate) struct Claim(pub(crate) String);
 /// What a tier holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
-    /// Something was written for this variant, and no less than `since` ago.
-    Value { bytes: Bytes, since: Duration, stamp: Stamp },
+    /// Something was written for this variant: at `as_of` (CLOCK_BOOTTIME) no more than `since` had passed since then.
+    Value { bytes: Bytes, since: Duration, as_of: Duration, stamp: Stamp },
     /// Responses of this URL are told apart by these fields, and not by those that were asked for.
     Varies(String),
     /// Nothing.
@@ -59,6 +59,8 @@ pub(crate) enum Held {
     Claimed,
     /// Nothing yet: another edge fetches it.
     Busy,
+    /// Something that no Atoll wrote.
+    Foreign,
 }
 
 /// What is to be written.
@@ -72,21 +74,17 @@ pub(crate) struct Write {
     pub(crate) ttl: Duration,
     /// When its age was taken (CLOCK_BOOTTIME).
     pub(crate) as_of: Duration,
+    /// How long before that its fetch had started.
+    pub(crate) started_ago: Duration,
     pub(crate) claim: Option<Claim>,
 }
 
-/// What decides which of two entries stays: of one epoch the one that was filled later (P5).
+/// What decides which of two entries stays: of one epoch the one that was filled later (P5), and of one position the one
+/// whose fetch started later (RFC 9111, 4: the most recent one is used).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rank {
     pub(crate) epoch: [u8; 8],
     pub(crate) filled_at: u64,
-}
-
-impl Rank {
-    /// Tells whether what has this rank may take the place of what has `known`; as [`crate::validity::may_share`] says.
-    pub(crate) fn may_replace(&self, known: &Self) -> bool {
-        self.epoch != known.epoch || known.filled_at <= self.filled_at
-    }
 }
 
 /// What became of a write.
@@ -143,7 +141,7 @@ impl Tier {
     }
 
     /// Forgets a URL.
-    pub(crate) async fn remove(&self, url: UrlName) -> Result<(), Failed> {
+    pub(crate) async fn remove(&self, url: &UrlName) -> Result<(), Failed> {
         match self {
             Self::Redis(redis) => redis.remove(url).await,
             Self::Folder(folder) => folder.remove(url).await,
@@ -152,10 +150,26 @@ impl Tier {
 
     /// Gives up a claim without having written anything. For as long as `pass_for` nobody is to wait for whoever fetches
     /// it: what comes for this URL can't be shared.
-    pub(crate) async fn give_up(&self, url: UrlName, claim: Claim, pass_for: Option<Duration>) -> Result<(), Failed> {
+    pub(crate) async fn give_up(&self, url: &UrlName, variant: &Variant, claim: &Claim, pass_for: Option<Duration>) -> Result<(), Failed> {
         match self {
-            Self::Redis(redis) => redis.give_up(url, claim, pass_for).await,
+            Self::Redis(redis) => redis.give_up(url, variant, claim, pass_for).await,
             Self::Folder(_) => Ok(()),
+        }
+    }
+
+    /// Goes on with a claim; tells whether it is still there.
+    pub(crate) async fn renew(&self, url: &UrlName, variant: &Variant, claim: &Claim) -> Result<bool, Failed> {
+        match self {
+            Self::Redis(redis) => redis.renew(url, variant, claim).await,
+            Self::Folder(_) => Ok(false),
+        }
+    }
+
+    /// Returns how many bytes it takes as one value at the most.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        match self {
+            Self::Redis(redis) => redis.most_bytes(),
+            Self::Folder(folder) => folder.most_bytes(),
         }
     }
 
@@ -168,7 +182,7 @@ impl Tier {
     pub(crate) fn is_up(&self) -> bool {
         match self {
             Self::Redis(redis) => redis.is_up(),
-            Self::Folder(_) => true,
+            Self::Folder(folder) => folder.is_up(),
         }
     }
 

@@ -127,10 +127,10 @@ impl Portable {
             settings: head.provenance.settings,
             started_ago: boot.saturating_sub(head.started_boot),
             status: head.status,
-            headers: head.headers.clone(),
+            headers: reusable(head),
             length: head.length,
             selection: head.selection.clone(),
-            terms: StoreTerms { initial_age: head.age(boot), ..head.terms.clone() },
+            terms: StoreTerms { initial_age: head.age(boot), dropped_on_reuse: Vec::new(), ..head.terms.clone() },
             tags: head.tags.to_vec(),
             body: body.clone(),
         })
@@ -276,6 +276,16 @@ impl Written<'_> {
     }
 }
 
+/// Fields that only the first client gets are of no use to anybody else, and must not be stored for others (RFC 9111,
+/// 5.2.2.4 and 5.2.2.7).
+fn reusable(head: &Head) -> HeaderMap {
+    let mut headers = head.headers.clone();
+    for name in &head.terms.dropped_on_reuse {
+        headers.remove(name);
+    }
+    headers
+}
+
 /// Whatever the bytes are, reading them ends, and what is read is written as it was.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn reads_what_it_writes(bytes: &[u8]) {
@@ -350,11 +360,14 @@ mod tests {
         assert_eq!((read.shared, read.settings), (Shared { epoch: Epoch::from_bytes([4; 8]), filled_at: 9 }, 77));
         let back = read.entry(provenance(9), s(1000), s(7));
         let was = entry();
-        assert_eq!((back.head.status, &back.head.headers, back.head.length), (was.head.status, &was.head.headers, was.head.length));
+        assert_eq!((back.head.status, back.head.length), (was.head.status, was.head.length));
+        let fields = headers(&[("etag", "\"e\""), ("x-latin", "\u{fc}")]);
+        assert_eq!(back.head.headers, fields, "what only the first client gets does not travel");
         assert_eq!((&back.head.selection, &back.head.tags), (&was.head.selection, &was.head.tags));
         // It came at 100 with an age of 5, was written at 110 and lay there for 7.
         assert_eq!(back.head.age(s(1000)), s(22));
-        assert_eq!(StoreTerms { initial_age: s(5), ..back.head.terms.clone() }, was.head.terms);
+        let terms = StoreTerms { dropped_on_reuse: vec![], ..was.head.terms };
+        assert_eq!(StoreTerms { initial_age: s(5), ..back.head.terms.clone() }, terms);
         assert_eq!(back.head.started_boot, s(1000 - 7 - 12) - Duration::from_millis(1), "never younger than it is");
         assert!(matches!(&back.content, Content::Whole(body) if body == "abc"));
     }

@@ -48,6 +48,11 @@ impl Server {
         panic!("no redis-server came up");
     }
 
+    fn command(&self, words: &[&str]) {
+        let done = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(words).stdout(Stdio::null()).status();
+        assert!(done.unwrap().success());
+    }
+
     fn tier(&self) -> Tier {
         let network = json!({ "regions": { "r": { "latitude": 0, "longitude": 0, "redis": { "url": format!("redis://127.0.0.1:{}", self.port), "max_entry": "4 KiB" } } } });
         let network = Network::from_json(&network).unwrap();
@@ -83,6 +88,7 @@ fn write(number: u8, variant: &Variant, epoch: u8, filled_at: u64, bytes: &'stat
         bytes: Bytes::from_static(bytes.as_bytes()),
         ttl: Duration::from_secs(60),
         as_of: boottime(),
+        started_ago: Duration::ZERO,
         claim: None,
     }
 }
@@ -104,13 +110,17 @@ async fn keeps_to_the_rules(tier: &Tier) {
     assert_eq!(look(tier, 1, &plain()).await, Held::Nothing);
     let old = Write { as_of: boottime() - Duration::from_secs(5), ..write(1, &plain(), 1, 10, "one") };
     assert_eq!(tier.write(old).await, Ok(Written::Stored));
-    let Held::Value { bytes, since, stamp } = look(tier, 1, &plain()).await else { panic!("it was written") };
+    let Held::Value { bytes, since, stamp, .. } = look(tier, 1, &plain()).await else { panic!("it was written") };
     assert_eq!(bytes, "one");
     assert!((5.0..10.0).contains(&since.as_secs_f64()), "{since:?}");
     let known = Look { url: &url(1), variant: &plain(), known: Some(stamp), claim: None };
     assert_eq!(tier.look(known).await, Ok(Held::Nothing), "what is known already is of no use");
     let older = Look { known: Some(Stamp(stamp.0 - 1000)), ..known };
     assert!(matches!(tier.look(older).await, Ok(Held::Value { .. })));
+
+    // Of what was filled at one position the one that was asked for later stays.
+    let earlier = Write { started_ago: Duration::from_secs(90), ..write(1, &plain(), 1, 10, "asked for earlier") };
+    assert_eq!(tier.write(earlier).await, Ok(Written::Older));
 
     // P5: nothing replaces what was filled later, but what is of another epoch.
     assert_eq!(tier.write(write(1, &plain(), 1, 9, "older")).await, Ok(Written::Older));
@@ -134,9 +144,13 @@ async fn keeps_to_the_rules(tier: &Tier) {
     assert_eq!(tier.write(write(2, &plain(), 1, 2, "plain")).await, Ok(Written::Stored));
     assert_eq!((text(tier, 2, &plain()).await, look(tier, 2, &a).await), ("plain".to_owned(), Held::Varies(String::new())));
 
-    // What is removed is gone.
-    tier.remove(url(1)).await.unwrap();
-    tier.remove(url(1)).await.unwrap();
+    // What is removed is gone, with all its variants, whatever is written next.
+    assert_eq!(tier.write(write(3, &a, 1, 1, "a")).await, Ok(Written::Stored));
+    tier.remove(&url(3)).await.unwrap();
+    assert_eq!(tier.write(write(3, &b, 1, 1, "b")).await, Ok(Written::Stored));
+    assert_eq!((look(tier, 3, &a).await, text(tier, 3, &b).await), (Held::Nothing, "b".to_owned()));
+    tier.remove(&url(1)).await.unwrap();
+    tier.remove(&url(1)).await.unwrap();
     assert_eq!(look(tier, 1, &plain()).await, Held::Nothing);
 }
 
@@ -175,12 +189,15 @@ async fn a_folder_stays_within_its_bytes_and_what_is_no_file_of_its_own_is_a_mis
 
 #[tokio::test]
 async fn a_redis_keeps_to_the_rules() {
-    let (_server, tier) = Server::start(&[]).await;
+    let (server, tier) = Server::start(&[]).await;
     // Nothing is written before its clock is known.
     assert_eq!(tier.write(write(7, &plain(), 1, 1, "x")).await, Err(Failed::As("no-clock")));
     keeps_to_the_rules(&tier).await;
     let large = Write { bytes: vec![0; 5 << 10].into(), ..write(9, &plain(), 1, 1, "") };
     assert_eq!(tier.write(large).await, Ok(Written::TooLarge));
+    server.command(&["SET", &format!("suite:atoll-l2.{}:{}", super::portable::VERSION, url(10)), "foreign"]);
+    assert_eq!(look(&tier, 10, &plain()).await, Held::Foreign);
+    assert_eq!(look(&tier, 10, &plain()).await, Held::Nothing, "it is in nobody's way any more");
     let brief = Write { ttl: Duration::from_millis(1), ..write(8, &plain(), 1, 1, "brief") };
     assert_eq!(tier.write(brief).await, Ok(Written::Stored));
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -191,22 +208,28 @@ async fn a_redis_keeps_to_the_rules() {
 async fn of_those_who_miss_one_fetches_and_the_others_wait_until_it_has_written_or_given_up() {
     let (_server, tier) = Server::start(&[]).await;
     let [first, second] = ["1", "2"].map(|name| Claim(name.to_owned()));
+    // No claim is given that might be for who has left, so its clock has to be known.
+    tier.greet().await;
     let ask = async |claim| tier.look(Look { url: &url(1), variant: &plain(), known: None, claim: Some(claim) }).await.unwrap();
     assert_eq!((ask(&first).await, ask(&second).await), (Held::Claimed, Held::Busy));
     assert_eq!(look(&tier, 1, &plain()).await, Held::Nothing, "who would not fetch for others does not wait either");
 
-    tier.give_up(url(1), second.clone(), None).await.unwrap();
+    tier.give_up(&url(1), &plain(), &second, None).await.unwrap();
     assert_eq!(ask(&second).await, Held::Busy, "nobody gives up what is another's");
-    tier.give_up(url(1), first.clone(), None).await.unwrap();
+    tier.give_up(&url(1), &plain(), &first, None).await.unwrap();
     assert_eq!(ask(&second).await, Held::Claimed);
 
     let written = Write { claim: Some(second.clone()), ..write(1, &plain(), 1, 1, "x") };
     assert_eq!(tier.write(written).await, Ok(Written::Stored));
+    assert_eq!(tier.renew(&url(1), &plain(), &second).await, Ok(false), "it was given up with the value");
     let Held::Value { stamp, .. } = ask(&first).await else { panic!("it was written") };
     let newer = Look { url: &url(1), variant: &plain(), known: Some(stamp), claim: Some(&first) };
-    assert_eq!(tier.look(newer).await, Ok(Held::Claimed), "the claim was given up with the value");
+    assert_eq!(tier.look(newer).await, Ok(Held::Claimed));
+    assert_eq!(tier.renew(&url(1), &plain(), &first).await, Ok(true));
+    let other = Look { variant: &variant("", 1), known: None, claim: Some(&second), ..newer };
+    assert_eq!(tier.look(other).await, Ok(Held::Claimed), "another variant is another fetch");
 
-    tier.give_up(url(1), first.clone(), Some(Duration::from_secs(60))).await.unwrap();
+    tier.give_up(&url(1), &plain(), &first, Some(Duration::from_secs(5))).await.unwrap();
     assert_eq!(tier.look(newer).await, Ok(Held::Nothing), "nobody waits for what can't be shared");
     assert_eq!(text(&tier, 1, &plain()).await, "x");
 }
@@ -228,6 +251,7 @@ async fn a_url_with_very_many_variants_stays_bounded() {
 #[tokio::test]
 async fn a_redis_that_is_full_gives_no_errors_to_who_reads() {
     let (_server, tier) = Server::start(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]).await;
+    tier.greet().await;
     let claim = Claim("1".to_owned());
     let asked = tier.look(Look { url: &url(1), variant: &plain(), known: None, claim: Some(&claim) }).await;
     assert_eq!(asked, Ok(Held::Nothing), "no claim where there is no room");
