@@ -144,17 +144,17 @@ impl Stored {
         self.variants.iter().find(|entry| entry.head.selection.matches(request))
     }
 
-    /// Returns the same with `entry` in it: it replaces its like, unless that was filled later (P5).
-    pub(crate) fn with(mut self, entry: Arc<Entry>) -> Self {
+    /// Returns the same with `entry` in it: it replaces its like. Nothing where that was filled later (P5).
+    pub(crate) fn with(mut self, entry: Arc<Entry>) -> Option<Self> {
         let like = self.variants.iter().position(|known| known.head.selection == entry.head.selection);
         if let Some(at) = like {
             if self.variants.get(at).is_some_and(|known| known.head.is_newer(&entry.head)) {
-                return self;
+                return None;
             }
             self.variants.remove(at);
         }
         self.variants.insert(0, entry);
         self.variants.truncate(VARIANTS);
-        self
+        Some(self)
     }
 }

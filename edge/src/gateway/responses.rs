@@ -95,8 +95,9 @@ impl Responses {
             if !of.is_none_or(is_there) || !may() {
                 return held;
             }
+            let Some(stored) = stored.with(Arc::clone(entry)) else { return held };
             is_stored = true;
-            Some(Held::Responses(Arc::new(stored.with(Arc::clone(entry)))))
+            Some(Held::Responses(Arc::new(stored)))
         });
         is_stored
     }

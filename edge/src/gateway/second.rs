@@ -387,7 +387,8 @@ impl Looking<'_> {
             may_store(&entry.head.provenance, key.place(), view.in_force(), buried)
         });
         if !is_stored {
-            return Err("purged");
+            // What is here already is newer, or something passed meanwhile that it must not outlive.
+            return Err("older");
         }
         let terms = &entry.head.terms;
         // What may be served while a fresh one is fetched is not waited for either.
