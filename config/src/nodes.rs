@@ -57,8 +57,8 @@ impl JournalEngine {
         }
         let replicas = |own: Option<&Section<'_>>| own.map_or(0, |own| own.count_within("replicas", 0, &(0..=REPLICAS_MOST)));
         let Some((address, replicas)) = RedisAddress::read(section, "journal", "\"embedded\", ", replicas) else { return Self::Embedded };
-        if address.cluster && replicas > 0 {
-            section.complain("journal", "a cluster can't wait for replicas: expected one server, or no `replicas`");
+        if address.cluster {
+            section.complain("journal", "a journal needs one server, which may have replicas, and no cluster");
         }
         Self::Redis { address, replicas }
     }

@@ -17,6 +17,10 @@ pub struct Inspection {
     pub replicas: u64,
     /// When writes reach the disk.
     pub appends: Appends,
+    /// Whether it syncs nothing while it writes its log anew, whatever `appends` says.
+    pub pauses_syncing: bool,
+    /// How many replicas must be connected for it to take writes.
+    pub least_replicas: u64,
     /// Whether the last write of its log failed.
     pub is_log_failing: bool,
     /// Whether it reads its files still.
@@ -65,6 +69,11 @@ impl Inspection {
                 (Some(_), Some("always")) => Appends::Always,
                 (Some(_), Some(other)) => Appends::Later(other.to_owned()),
             },
+            pauses_syncing: setting("no-appendfsync-on-rewrite") == Some("yes"),
+            least_replicas: setting("min-replicas-to-write")
+                .or_else(|| setting("min-slaves-to-write"))
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(0),
             is_log_failing: info.get("aof_last_write_status").is_some_and(|status| *status != "ok"),
             is_loading: text("loading") == "1",
             evicts: info
@@ -90,6 +99,12 @@ impl Inspection {
             Appends::Untold => losses.push(
                 "it does not tell whether it has a log that is synced (CONFIG GET appendfsync): nobody can say that it has".to_owned(),
             ),
+        }
+        if self.pauses_syncing && self.appends == Appends::Always {
+            losses.push("it syncs nothing while it writes its log anew: set `no-appendfsync-on-rewrite no`".to_owned());
+        }
+        if self.least_replicas < replicas {
+            losses.push(format!("cut off from its replicas it would go on taking writes: set `min-replicas-to-write {replicas}`"));
         }
         if self.is_log_failing {
             losses.push("its log can't be written (aof_last_write_status): look at its disk".to_owned());
@@ -136,6 +151,7 @@ mod tests {
             ("aof_enabled:1", "aof_enabled:0", vec![("appendfsync", "always")], "appendonly yes"),
             ("", "", vec![("appendfsync", "everysec")], "appendfsync everysec"),
             ("", "", vec![], "does not tell"),
+            ("", "", vec![("appendfsync", "always"), ("no-appendfsync-on-rewrite", "yes")], "no-appendfsync-on-rewrite no"),
             ("status:ok", "status:err", vec![("appendfsync", "always")], "disk"),
             ("maxmemory:0", "maxmemory:1048576", vec![("appendfsync", "always")], "noeviction"),
             ("slaves:0", "slaves:2", vec![("appendfsync", "always")], "2 replicas"),
@@ -143,9 +159,9 @@ mod tests {
             let losses = inspect(&SOUND.replace(from, to), &settings).losses(0);
             assert!(losses.len() == 1 && losses[0].contains(said), "{losses:?}");
         }
-        let one_replica = inspect(&SOUND.replace("slaves:0", "slaves:1"), &[("appendfsync", "always")]);
+        let one_replica = inspect(&SOUND.replace("slaves:0", "slaves:1"), &[("appendfsync", "always"), ("min-replicas-to-write", "1")]);
         assert!(one_replica.losses(1).is_empty());
-        assert!(one_replica.losses(2)[0].contains("2 must have"));
+        assert!(one_replica.losses(2)[0].contains("min-replicas-to-write 2") && one_replica.losses(2)[1].contains("2 must have"));
     }
 
     #[test]

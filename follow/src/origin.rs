@@ -1,15 +1,18 @@
 //! The origins as a follower calls them: one HTTP client, and the URL that answered last.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
+use tokio::sync::watch;
 use wire::{Ack, AckAnswer, Position, Role, Secret, State};
 
 use crate::causes;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
+
+/// How long an origin may take to begin with a snapshot, of which it writes megabytes first.
+const SNAPSHOT_BEGUN: Duration = Duration::from_secs(10);
 
 /// The largest line of a feed or snapshot that is believed.
 pub(crate) const LINE_MOST: usize = 256 << 20;
@@ -20,8 +23,8 @@ pub struct Origins {
     client: Client,
     urls: Vec<String>,
     token: Secret,
-    /// Which URL is asked first: the one that answered last.
-    current: AtomicUsize,
+    /// How often the next URL was chosen: which one is asked first. Whoever uses one hears when another is chosen.
+    choice: watch::Sender<usize>,
 }
 
 /// Why a call to the origin failed.
@@ -50,6 +53,14 @@ pub enum OriginsError {
         /// Whether it says that its journal lost what was shown to it.
         is_lost: bool,
     },
+    /// The origin takes connections, and says nothing.
+    #[error("{url}: no answer within {patience:?}")]
+    Silent {
+        /// Who.
+        url: String,
+        /// For how long.
+        patience: Duration,
+    },
     /// The answer can't be read.
     #[error("{url}: the answer is not understood: {error}")]
     NotUnderstood {
@@ -77,26 +88,42 @@ impl Origins {
             builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(OriginsError::Ca)?;
-        Ok(Self { client, urls, token, current: AtomicUsize::new(0) })
+        Ok(Self { client, urls, token, choice: watch::Sender::new(0) })
     }
 
     /// Returns the URL that is asked first.
     #[must_use]
     pub fn current(&self) -> &str {
-        let at = self.current.load(Ordering::Relaxed) % self.urls.len().max(1);
+        let at = *self.choice.borrow() % self.urls.len().max(1);
         self.urls.get(at).map_or("", String::as_str)
     }
 
     /// Returns each URL once, the one that is asked first before the others.
     fn in_turn(&self) -> impl Iterator<Item = &str> {
         let count = self.urls.len();
-        let first = self.current.load(Ordering::Relaxed) % count.max(1);
+        let first = *self.choice.borrow() % count.max(1);
         self.urls.iter().cycle().skip(first).take(count).map(String::as_str)
     }
 
-    /// Asks the next origin first from now on.
-    pub(crate) fn move_on(&self) {
-        self.current.fetch_add(1, Ordering::Relaxed);
+    /// Tells how many origins there are to choose from.
+    pub(crate) fn count(&self) -> usize {
+        self.urls.len()
+    }
+
+    /// Returns the present choice, and hears of the next one.
+    pub(crate) fn choice(&self) -> (usize, watch::Receiver<usize>) {
+        let mut choice = self.choice.subscribe();
+        let now = *choice.borrow_and_update();
+        (now, choice)
+    }
+
+    /// Asks the next origin first from now on, unless somebody chose another one than `used` already.
+    pub(crate) fn move_on_from(&self, used: usize) {
+        self.choice.send_if_modified(|choice| {
+            let is_present = *choice == used && self.urls.len() > 1;
+            *choice += usize::from(is_present);
+            is_present
+        });
     }
 
     /// Sends a request to the current origin.
@@ -140,15 +167,23 @@ impl Origins {
         }
     }
 
+    /// The same, where the head of the answer has to come in time: an origin that stands still takes connections.
+    async fn send_within(&self, patience: Duration, build: impl FnOnce(&Client, &str) -> RequestBuilder) -> Result<Response, OriginsError> {
+        let url = self.current();
+        let answer = tokio::time::timeout(patience, self.send(build)).await;
+        answer.unwrap_or_else(|_| Err(OriginsError::Silent { url: url.to_owned(), patience }))
+    }
+
     /// Opens the feed behind `after`.
-    pub(crate) async fn feed(&self, after: &Position, role: Role) -> Result<Response, OriginsError> {
-        self.send(|client, url| client.get(format!("{url}/v1/feed?after={after}&role={role}"))).await
+    pub(crate) async fn feed(&self, after: &Position, role: Role, patience: Duration) -> Result<Response, OriginsError> {
+        self.send_within(patience, |client, url| client.get(format!("{url}/v1/feed?after={after}&role={role}"))).await
     }
 
     /// Loads the snapshot for `role`.
     pub(crate) async fn snapshot(&self, role: Role) -> Result<State, OriginsError> {
-        let response =
-            self.send(|client, url| client.get(format!("{url}/v1/snapshot?role={role}")).timeout(Duration::from_secs(60))).await?;
+        let whole = Duration::from_secs(60);
+        let ask = |client: &Client, url: &str| client.get(format!("{url}/v1/snapshot?role={role}")).timeout(whole);
+        let response = self.send_within(SNAPSHOT_BEGUN, ask).await?;
         self.read_json(response).await
     }
 
@@ -206,7 +241,11 @@ mod tests {
     fn the_origin_that_answered_last_is_the_first_in_turn() {
         let urls = ["a", "b", "c"].map(|host| format!("http://{host}")).to_vec();
         let origins = Origins::new(urls, Secret::from_text("own"), None).unwrap();
-        origins.move_on();
+        let (used, mut choice) = origins.choice();
+        origins.move_on_from(used);
+        // Whoever comes late with the same complaint does not skip one.
+        origins.move_on_from(used);
+        assert!(choice.has_changed().unwrap() && *choice.borrow_and_update() == used + 1);
         assert_eq!(origins.in_turn().collect::<Vec<_>>(), ["http://b", "http://c", "http://a"]);
         assert_eq!(origins.in_turn().next(), Some(origins.current()));
     }

@@ -149,6 +149,7 @@ pub async fn start<A: Apply>(settings: Settings, origins: Arc<Origins>, node: Ar
         positions,
         ack_now: Arc::clone(&ack_now),
         resync: Arc::clone(&resync),
+        unanswered: Trouble::default(),
         retired: Trouble::default(),
         reborn: Reborn::default(),
         stop: stop.clone(),
@@ -165,6 +166,7 @@ pub async fn start<A: Apply>(settings: Settings, origins: Arc<Origins>, node: Ar
         position,
         resync,
         trouble: Trouble::default(),
+        has_followed: false,
         stop: stop.clone(),
     };
     if let Some(follower) = follower
@@ -202,6 +204,8 @@ struct Reader<A> {
     resync: Arc<Notify>,
     /// Why this node does not follow at the moment was told then and then.
     trouble: Trouble,
+    /// Whether a line was taken since it last began to follow.
+    has_followed: bool,
     stop: CancellationToken,
 }
 
@@ -214,6 +218,8 @@ enum Left {
     Ended,
     #[error("a snapshot was loaded")]
     Reloaded,
+    #[error("another origin was chosen")]
+    Moved,
     #[error("nothing was heard for {0:?}")]
     Silent(Duration),
     #[error("a line of the feed is not understood: {0}")]
@@ -224,11 +230,24 @@ enum Left {
     NotUnderstood(#[from] NotUnderstood),
 }
 
+impl Left {
+    /// Tells whether another origin may do better.
+    fn is_of_origin(&self) -> bool {
+        match self {
+            // Which history there is the next ack decides, here as elsewhere.
+            Self::Origin(OriginsError::Refused { is_lost, .. }) => !is_lost,
+            Self::Origin(_) | Self::Ended | Self::Silent(_) | Self::BadLine(_) | Self::Refusal(Refusal::Behind(_)) => true,
+            Self::Reloaded | Self::Moved | Self::Refusal(_) | Self::NotUnderstood(_) => false,
+        }
+    }
+}
+
 impl<A: Apply> Reader<A> {
     async fn run(mut self) {
         let mut wait = BACKOFF.0;
         loop {
             let stop = self.stop.clone();
+            let (used, _) = self.origins.choice();
             let left = tokio::select! {
                 left = self.follow() => left,
                 () = stop.cancelled() => return,
@@ -236,11 +255,14 @@ impl<A: Apply> Reader<A> {
             let Err(left) = left else { return };
             match &left {
                 // A new origin, or one that was restarted, ends feeds: that is no news.
-                Left::Ended | Left::Reloaded => wait = BACKOFF.0,
+                Left::Ended | Left::Reloaded | Left::Moved => wait = BACKOFF.0,
                 left => self.tell(left),
             }
-            if matches!(&left, Left::Origin(OriginsError::Unreachable { .. }) | Left::Silent(_) | Left::Ended) {
-                self.origins.move_on();
+            if std::mem::take(&mut self.has_followed) {
+                wait = BACKOFF.0;
+            }
+            if left.is_of_origin() {
+                self.origins.move_on_from(used);
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -268,7 +290,9 @@ impl<A: Apply> Reader<A> {
             self.load_snapshot().await?;
         }
         let Some(after) = self.follower.as_ref().map(Follower::folded) else { return Err(Left::Ended) };
-        let feed = match self.origins.feed(&after, self.settings.role).await {
+        let (_, mut choice) = self.origins.choice();
+        let patience = self.node.heartbeat() * 3 + Duration::from_millis(500);
+        let feed = match self.origins.feed(&after, self.settings.role, patience).await {
             // The next ack begins a new epoch: a snapshot of this one would be of another history under its name.
             Err(lost @ OriginsError::Refused { is_lost: true, .. }) => return Err(lost.into()),
             Err(OriginsError::Refused { status: 409, .. }) => {
@@ -287,10 +311,13 @@ impl<A: Apply> Reader<A> {
                     self.load_snapshot().await?;
                     return Err(Left::Reloaded);
                 }
+                // The origin that this feed is of gives no leases: whoever acknowledges has moved to another one.
+                _ = choice.changed() => return Err(Left::Moved),
             };
             // They are no part of the fold: what is kept and folded is the line without them.
             let questions = std::mem::take(&mut line.questions);
             self.take(&line).await?;
+            self.has_followed = true;
             if !questions.is_empty() {
                 self.node.asked(questions);
             }
@@ -422,7 +449,8 @@ struct Acker<A> {
     positions: watch::Receiver<Option<Position>>,
     ack_now: Arc<Notify>,
     resync: Arc<Notify>,
-    /// That this life was retired is told then and then.
+    /// That nobody answers is told then and then, and that this life was retired.
+    unanswered: Trouble,
     retired: Trouble,
     reborn: Reborn,
     stop: CancellationToken,
@@ -457,7 +485,7 @@ impl<A: Apply> Acker<A> {
             if let Some(position) = position {
                 let stop = self.stop.clone();
                 tokio::select! {
-                    () = self.ack(position) => {}
+                    () = self.ack_in_turn(position) => {}
                     () = stop.cancelled() => return,
                 }
             }
@@ -470,7 +498,29 @@ impl<A: Apply> Acker<A> {
         }
     }
 
-    async fn ack(&mut self, position: Position) {
+    /// Acknowledges; where an origin gives no answer the next one is asked at once, each of them once.
+    async fn ack_in_turn(&mut self, position: Position) {
+        for _ in 0..self.origins.count().max(1) {
+            let (used, _) = self.origins.choice();
+            let Err(error) = self.ack(position).await else {
+                if let Some(lasted) = self.unanswered.over(boottime()) {
+                    tracing::info!(node = %self.settings.name, seconds = lasted.as_secs(), "acks are answered again after {} s", lasted.as_secs());
+                }
+                return;
+            };
+            if self.unanswered.failed(boottime()) {
+                tracing::warn!(node = %self.settings.name, "failed to acknowledge, trying again: {error}");
+            }
+            self.origins.move_on_from(used);
+        }
+    }
+
+    /// How long one origin may take: where there is another, so much is left of a lease that it can be asked too.
+    fn patience(&self) -> Duration {
+        if self.origins.count() < 2 { ACK_TIMEOUT } else { self.node.heartbeat().clamp(ACK_TIMEOUT / 3, ACK_TIMEOUT) }
+    }
+
+    async fn ack(&mut self, position: Position) -> Result<(), OriginsError> {
         let vitals = self.node.vitals();
         let ack = Ack {
             follower: self.settings.name.clone(),
@@ -485,15 +535,14 @@ impl<A: Apply> Acker<A> {
             counts: vitals.counts,
         };
         let sent = Sent::now();
-        match self.origins.ack(&ack, ACK_TIMEOUT).await {
-            Ok(answer) if answer.lease_ms > 0 => {
-                self.lease.set_told(position.epoch, answer.head, sent);
-                self.lease.grant(position.epoch, sent, Duration::from_millis(answer.lease_ms));
-            }
-            Ok(answer) => self.refused(answer.reason, answer.anew),
-            // The reader meets the same failure and tells it.
-            Err(error) => tracing::debug!(node = %self.settings.name, "an ack failed: {error}"),
+        let answer = self.origins.ack(&ack, self.patience()).await?;
+        if answer.lease_ms > 0 {
+            self.lease.set_told(position.epoch, answer.head, sent);
+            self.lease.grant(position.epoch, sent, Duration::from_millis(answer.lease_ms));
+        } else {
+            self.refused(answer.reason, answer.anew);
         }
+        Ok(())
     }
 
     fn refused(&mut self, reason: Option<Refused>, anew: bool) {

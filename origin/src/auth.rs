@@ -61,13 +61,19 @@ impl Caller {
 }
 
 /// Finds out who calls.
-pub(crate) fn caller(core: &Core, request: &HttpRequest) -> Result<Caller, Fault> {
-    known(core, bearer(request.headers()))
+pub(crate) async fn caller(core: &Core, request: &HttpRequest) -> Result<Caller, Fault> {
+    find(core, bearer(request.headers())).await
 }
 
 /// Finds out who calls, where clients of another API send a token in a `field` of their own, or else as a bearer.
-pub(crate) fn caller_by(core: &Core, request: &HttpRequest, field: &str) -> Result<Caller, Fault> {
-    known(core, alone_in(request.headers(), field).or_else(|| bearer(request.headers())))
+pub(crate) async fn caller_by(core: &Core, request: &HttpRequest, field: &str) -> Result<Caller, Fault> {
+    find(core, alone_in(request.headers(), field).or_else(|| bearer(request.headers()))).await
+}
+
+/// A token may have been revoked elsewhere, or issued a moment ago: this origin must know what the others know.
+async fn find(core: &Core, token: Option<Secret>) -> Result<Caller, Fault> {
+    core.must_be_current()?;
+    core.decide(|| known(core, token.as_ref())).await
 }
 
 fn bearer(headers: &HeaderMap) -> Option<Secret> {
@@ -102,7 +108,7 @@ impl TokensByHash {
     }
 }
 
-fn known(core: &Core, token: Option<Secret>) -> Result<Caller, Fault> {
+fn known(core: &Core, token: Option<&Secret>) -> Result<Caller, Fault> {
     let hash = token.ok_or(Fault::Unauthorised)?.hash();
     {
         let state = core.journal.state();

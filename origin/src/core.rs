@@ -24,6 +24,9 @@ use crate::rate::Limits;
 use crate::variants::Variants;
 use crate::views::{self, Networks};
 
+/// For how long an origin may go by what it knows, however short leases are: it looks once a second.
+const CURRENT_AT_LEAST: Duration = Duration::from_millis(2500);
+
 /// An event whose completion somebody waits for.
 struct AwaitedEvent {
     position: Position,
@@ -55,7 +58,7 @@ pub(crate) struct Core {
     pub(crate) leases: Leases,
     /// Whether what is acknowledged outlives what it is kept in.
     pub(crate) custody: Custody,
-    network: Mutex<Option<(u64, Arc<Network>)>>,
+    network: Mutex<Option<((Epoch, u64), Arc<Network>)>>,
     networks: Networks,
 }
 
@@ -89,19 +92,64 @@ impl Core {
 
     /// Returns the configuration in force.
     pub(crate) fn network(&self) -> Arc<Network> {
-        let number = self.journal.state().config.as_ref().map(|version| version.number);
+        // By the event that brought it: another life of the journal may have another configuration of the same number.
+        let of = |state: &wire::State| state.config.as_ref().map(|version| (state.position.epoch, version.seq));
+        let number = of(&self.journal.state());
         let cached = self.network.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((known, network)) = cached
             && number.is_none_or(|number| number == known)
         {
             return network;
         }
-        let current = self.journal.state().config.clone();
-        let read = current.as_ref().and_then(|version| self.networks.network(version));
+        let (current, epoch) = {
+            let state = self.journal.state();
+            (state.config.clone(), state.position.epoch)
+        };
+        let read = current.as_ref().and_then(|version| self.networks.network(epoch, version));
         let network = read.unwrap_or_else(|| Arc::new(self.settings.network.clone()));
-        let cached = current.map(|version| (version.number, Arc::clone(&network)));
+        let cached = current.map(|version| ((epoch, version.seq), Arc::clone(&network)));
         *self.network.lock().unwrap_or_else(PoisonError::into_inner) = cached;
         network
+    }
+
+    /// Tells whether what this origin knows may be relied upon: where it has not reached the journal's engine for a while,
+    /// others may have revoked tokens, purged and applied meanwhile.
+    ///
+    /// # Errors
+    /// Where it must not.
+    pub(crate) fn must_be_current(&self) -> Result<(), Fault> {
+        let old = self.journal.unconfirmed_for(boottime());
+        if old <= self.network().lease.mul_f64(0.5).max(CURRENT_AT_LEAST) {
+            return Ok(());
+        }
+        let seconds = old.as_secs();
+        Err(Fault::Away(format!(
+            "this origin has not reached the journal's Redis for {seconds} s; ask another origin, or look at that Redis"
+        )))
+    }
+
+    /// Waits until this origin knows all that others had appended when this was called: what is asked of it may rest on that,
+    /// and an answer that needs no append, such as that it is so already, would be wrong without.
+    ///
+    /// # Errors
+    /// Where the journal's engine does not answer.
+    pub(crate) async fn know_all(&self) -> Result<(), Fault> {
+        if self.leases.are_shared() { Ok(self.journal.catch_up().await?) } else { Ok(()) }
+    }
+
+    /// Decides something by what is known here. An answer that appends nothing and is no is decided once more when all is
+    /// known that other origins appended before: what would be appended is judged again by then anyway.
+    ///
+    /// # Errors
+    /// Those of the decision.
+    pub(crate) async fn decide<T>(&self, decide: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
+        match decide() {
+            Err(Fault::UnknownToken | Fault::NotFound(_) | Fault::Precondition(_) | Fault::Conflict(_)) if self.leases.are_shared() => {
+                self.journal.catch_up().await?;
+                decide()
+            }
+            decided => decided,
+        }
     }
 
     /// Returns what this origin knows of followers and their leases. Hold it briefly.
@@ -188,6 +236,13 @@ impl Core {
         let event = self.stored_event(seq).await?;
         loop {
             let now = boottime();
+            // In another life of a journal that others share this event may be another one.
+            if self.leases.are_shared() && self.journal.head().epoch != event.position.epoch {
+                return Err(Fault::Gone(format!(
+                    "{} is of a life of the journal that has ended: purge what it purged again",
+                    event.position
+                )));
+            }
             let (complete, next) = self.leases.judge(seq, now);
             if complete || now >= deadline || self.stop.is_cancelled() {
                 return Ok(self.write_receipt(&event, complete, notes));

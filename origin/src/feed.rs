@@ -111,7 +111,8 @@ impl Feed<'_> {
     /// Sends the next batch; tells whether the feed has caught up.
     async fn send_next(&mut self) -> Result<bool, End> {
         let head = self.core.journal.head();
-        if head.epoch != self.at.epoch {
+        // An origin that is cut off says nothing more: its followers find another one.
+        if head.epoch != self.at.epoch || self.core.must_be_current().is_err() {
             return Err(End::Elsewhere);
         }
         let mut events = self.core.journal.read_after(self.at.seq, BATCH).await.map_err(|_| End::Elsewhere)?;

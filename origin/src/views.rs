@@ -1,22 +1,25 @@
 //! What the origin derives from the journal's fold: the network's configurations as they are meant.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use config::Network;
-use wire::{Class, ConfigVersion, Fact};
+use wire::{Class, ConfigVersion, Epoch, Fact};
 
 use crate::journal::Journal;
 
 /// Configurations that are kept as they were read: as many as the journal keeps.
 const KEPT: usize = 200;
 
-/// The configurations that were read, by number; `None` for one that is not understood.
+/// The configurations that were read, by the event that brought them; `None` for one that is not understood. Another life
+/// of the journal may have another one of the same number.
 #[derive(Debug, Default)]
 pub(crate) struct Networks {
-    read: Mutex<BTreeMap<u64, Option<Arc<Network>>>>,
+    read: Mutex<(Option<Epoch>, BySeq)>,
 }
+
+type BySeq = BTreeMap<u64, Option<Arc<Network>>>;
 
 /// A configuration that a fenced follower may go by.
 pub(crate) struct GoneBy {
@@ -30,8 +33,8 @@ pub(crate) struct GoneBy {
 impl Networks {
     /// Reads the network out of a stored configuration, once. What stands in the journal was checked when it
     /// was appended; a newer origin may have written what this one does not know.
-    pub(crate) fn network(&self, version: &ConfigVersion) -> Option<Arc<Network>> {
-        if let Some(known) = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(&version.number) {
+    pub(crate) fn network(&self, epoch: Epoch, version: &ConfigVersion) -> Option<Arc<Network>> {
+        if let Some(known) = self.of(epoch).1.get(&version.seq) {
             return known.clone();
         }
         let network = match Network::from_json(&version.network) {
@@ -41,12 +44,21 @@ impl Networks {
                 None
             }
         };
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        read.insert(version.number, network.clone());
+        let (_, read) = &mut *self.of(epoch);
+        read.insert(version.seq, network.clone());
         if read.len() > KEPT {
             read.pop_first();
         }
         network
+    }
+
+    /// What was read of another life is forgotten.
+    fn of(&self, epoch: Epoch) -> MutexGuard<'_, (Option<Epoch>, BySeq)> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.0 != Some(epoch) {
+            *read = (Some(epoch), BySeq::new());
+        }
+        read
     }
 
     /// Returns the configurations that fenced followers may go by, given where each stands and for how long it has been
@@ -56,22 +68,22 @@ impl Networks {
             return Vec::new();
         }
         // The journal's writer waits while its state is held, so what has yet to be read is parsed after.
-        let configs: Vec<_> = {
+        let (epoch, configs): (_, Vec<_>) = {
             let state = journal.state();
+            let epoch = state.position.epoch;
             let configs = state.control.as_ref().map_or(&[][..], |control| control.configs.as_slice());
             let seqs: Vec<_> = configs.iter().map(|version| version.seq).collect();
-            let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            let read = self.of(epoch);
             let may_be = configs.iter().zip(shortest(&seqs, fenced)).filter_map(|(version, fenced_for)| Some((version, fenced_for?)));
-            may_be
-                .map(|(version, fenced_for)| {
-                    let known = read.get(&version.number).cloned().ok_or_else(|| version.clone());
-                    (version.number, fenced_for, known)
-                })
-                .collect()
+            let known = |(version, fenced_for): (&ConfigVersion, Duration)| {
+                let known = read.1.get(&version.seq).cloned().ok_or_else(|| version.clone());
+                (version.number, fenced_for, known)
+            };
+            (epoch, may_be.map(known).collect())
         };
         let read = |(number, fenced_for, known): (u64, Duration, Result<_, ConfigVersion>)| GoneBy {
             number,
-            network: known.unwrap_or_else(|version| self.network(&version)),
+            network: known.unwrap_or_else(|version| self.network(epoch, &version)),
             fenced_for,
         };
         configs.into_iter().map(read).collect()
@@ -123,15 +135,17 @@ mod tests {
 
     #[test]
     fn a_configuration_is_read_once_and_one_that_is_not_understood_is_no_empty_one() {
-        let networks = Networks::default();
+        let (networks, epoch) = (Networks::default(), Epoch::from_bytes([1; 8]));
         let version = |number, network| ConfigVersion { number, seq: number, at: Timestamp::from_millis(0), actor: String::new(), network };
         let good = version(1, serde_json::json!({ "sites": { "www": { "hosts": ["*"] } } }));
-        let read = networks.network(&good).unwrap();
-        assert!(Arc::ptr_eq(&read, &networks.network(&good).unwrap()));
-        assert!(networks.network(&version(2, serde_json::json!({ "network": { "lease": "soon" } }))).is_none());
+        let read = networks.network(epoch, &good).unwrap();
+        assert!(Arc::ptr_eq(&read, &networks.network(epoch, &good).unwrap()));
+        assert!(networks.network(epoch, &version(2, serde_json::json!({ "network": { "lease": "soon" } }))).is_none());
         for number in 3..=2 * KEPT as u64 {
-            networks.network(&version(number, serde_json::json!({ "network": { "lease": "soon" } })));
+            networks.network(epoch, &version(number, serde_json::json!({ "network": { "lease": "soon" } })));
         }
-        assert_eq!(networks.read.lock().unwrap().len(), KEPT);
+        assert_eq!(networks.read.lock().unwrap().1.len(), KEPT);
+        let other = version(1, serde_json::json!({ "sites": { "other": { "hosts": ["*"] } } }));
+        assert_eq!(networks.network(Epoch::from_bytes([2; 8]), &other).unwrap().sites.len(), 1, "of another life");
     }
 }

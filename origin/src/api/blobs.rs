@@ -43,7 +43,7 @@ fn largest(core: &Core) -> u64 {
 /// Takes one blob, checked against its digest while it streams in.
 #[utoipa::path(put, path = "/v1/blobs/{digest}", request_body(content = Vec<u8>, content_type = "application/octet-stream"), params(("digest" = String, Path)), responses((status = 204)))]
 pub(super) async fn put(core: Shared, request: HttpRequest, path: web::Path<String>, body: web::Payload) -> Result<HttpResponse, Fault> {
-    let caller = auth::caller(&core, &request)?;
+    let caller = auth::caller(&core, &request).await?;
     must_publish(&core, &caller)?;
     let digest: Digest = name(&path)?;
     let (most, mark) = (largest(&core), Mark::of(&core.journal.state()));
@@ -60,7 +60,7 @@ pub(super) async fn put(core: Shared, request: HttpRequest, path: web::Path<Stri
 /// bytes), its length (4 bytes, big-endian) and its bytes.
 #[utoipa::path(post, path = "/v1/blobs", request_body(content = Vec<u8>, content_type = "application/vnd.atoll.pack"), responses((status = 204)))]
 pub(super) async fn put_pack(core: Shared, request: HttpRequest, mut body: web::Payload) -> Result<HttpResponse, Fault> {
-    let caller = auth::caller(&core, &request)?;
+    let caller = auth::caller(&core, &request).await?;
     must_publish(&core, &caller)?;
     let kind = request.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind != PACK_TYPE {
@@ -91,7 +91,7 @@ pub(super) async fn put_pack(core: Shared, request: HttpRequest, mut body: web::
 /// form is being made.
 #[utoipa::path(get, path = "/v1/blobs/{digest}", params(("digest" = String, Path)), responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream")))]
 pub(super) async fn get(core: Shared, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, Fault> {
-    let caller = auth::caller(&core, &request)?;
+    let caller = auth::caller(&core, &request).await?;
     caller.must_follow(wire::Role::Edge).or_else(|_| caller.must(&Grant::Read))?;
     let digest: Digest = name(&path)?;
     let known = core.blobs.find(digest).await?.ok_or(BlobError::Missing(digest))?;

@@ -115,7 +115,7 @@ pub(super) async fn invalidate(core: Shared, request: HttpRequest, body: web::Pa
 }
 
 async fn answer(core: Shared, request: HttpRequest, body: web::Payload, mode: Mode) -> Result<HttpResponse, Refusal> {
-    let caller = auth::caller_by(&core, &request, KEY)?;
+    let caller = auth::caller_by(&core, &request, KEY).await?;
     let owner = dialect::owner(&caller, &core.network(), dialect::part(&request, "zone"))?;
     let asked = read(&read_whole(&core, &request, body, PURGE_MOST).await?, owner, mode)?;
     let receipt = dialect::purge(&core, &caller, &request, asked).await?;
@@ -133,7 +133,7 @@ pub(super) struct Lookup {
 /// Finds the zone of a host or of a domain above one; without a name, all that the token may purge.
 #[utoipa::path(get, path = "/client/v4/zones", params(("name" = Option<String>, Query), ("page" = Option<String>, Query)), responses((status = 200, body = Object)))]
 pub(super) async fn zones(core: Shared, request: HttpRequest, query: web::Query<Lookup>) -> Result<HttpResponse, Refusal> {
-    let caller = auth::caller_by(&core, &request, KEY)?;
+    let caller = auth::caller_by(&core, &request, KEY).await?;
     let network = core.network();
     let owners = dialect::owners(&caller, &network);
     // There is one page: clients ask for the next until one is empty.
@@ -156,7 +156,7 @@ pub(super) async fn zones(core: Shared, request: HttpRequest, query: web::Query<
 /// Tells that there is such an owner.
 #[utoipa::path(get, path = "/client/v4/zones/{zone}", params(("zone" = String, Path)), responses((status = 200, body = Object)))]
 pub(super) async fn zone(core: Shared, request: HttpRequest) -> Result<HttpResponse, Refusal> {
-    let caller = auth::caller_by(&core, &request, KEY)?;
+    let caller = auth::caller_by(&core, &request, KEY).await?;
     let network = core.network();
     let owner = dialect::owner(&caller, &network, dialect::part(&request, "zone"))?;
     Ok(HttpResponse::Ok().json(envelope(&about(&owner, name_of(&network, &owner)), &[])))
@@ -165,7 +165,7 @@ pub(super) async fn zone(core: Shared, request: HttpRequest) -> Result<HttpRespo
 /// Tells that the token is known.
 #[utoipa::path(get, path = "/client/v4/user/tokens/verify", responses((status = 200, body = Object)))]
 pub(super) async fn verify(core: Shared, request: HttpRequest) -> Result<HttpResponse, Refusal> {
-    let caller = auth::caller_by(&core, &request, KEY)?;
+    let caller = auth::caller_by(&core, &request, KEY).await?;
     let result = json!({ "id": caller.id.unwrap_or(caller.name), "status": "active" });
     Ok(HttpResponse::Ok().json(envelope(&result, &[message(10000, "This API Token is valid and active")])))
 }

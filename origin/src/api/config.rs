@@ -15,7 +15,8 @@ use crate::fault::Fault;
 /// are left aside. `If-Match` names the number that it replaces.
 #[utoipa::path(put, path = "/v1/config", request_body(content = String, description = "the file, or its JSON"), responses((status = 200, body = ApplyAnswer), (status = 412, body = wire::Problem), (status = 422, body = wire::Problem)))]
 pub(super) async fn put(core: Shared, request: HttpRequest, body: Bytes) -> Result<HttpResponse, Fault> {
-    let caller = auth::caller(&core, &request)?;
+    let caller = auth::caller(&core, &request).await?;
+    core.know_all().await?;
     caller.must(&Grant::Config)?;
     let network = read(&request, &body)?;
     ::config::Network::from_json(&network).map_err(Fault::Complaints)?;
@@ -59,7 +60,7 @@ fn read(request: &HttpRequest, body: &Bytes) -> Result<serde_json::Value, Fault>
 /// The configuration in force.
 #[utoipa::path(get, path = "/v1/config", responses((status = 200, body = Object)))]
 pub(super) async fn get(core: Shared, request: HttpRequest) -> Result<HttpResponse, Fault> {
-    auth::caller(&core, &request)?.must(&Grant::Read)?;
+    auth::caller(&core, &request).await?.must(&Grant::Read)?;
     let current = core.journal.state().config.clone();
     answer(current.ok_or_else(|| Fault::NotFound("there is no configuration yet".to_owned()))?)
 }
@@ -67,7 +68,7 @@ pub(super) async fn get(core: Shared, request: HttpRequest) -> Result<HttpRespon
 /// Any configuration that there was: a number, or `history` for all of them without their text.
 #[utoipa::path(get, path = "/v1/config/{number}", params(("number" = String, Path)), responses((status = 200, body = Object)))]
 pub(super) async fn get_number(core: Shared, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, Fault> {
-    auth::caller(&core, &request)?.must(&Grant::Read)?;
+    auth::caller(&core, &request).await?.must(&Grant::Read)?;
     let configs = configs(&core);
     if path.as_str() == "history" {
         let rows: Vec<_> = configs

@@ -67,7 +67,7 @@ impl ResponseError for Refusal {
 /// `Fastly-Soft-Purge` makes it soft. The answer waits three seconds at the most; `Atoll-Purge` says how far the purge is.
 #[utoipa::path(post, path = "/service/{id}/purge/{key}", params(("id" = String, Path), ("key" = String, Path)), responses((status = 200, body = Object)))]
 pub(super) async fn purge_key(core: Shared, request: HttpRequest) -> Result<HttpResponse, Refusal> {
-    let (caller, owner) = who(&core, &request)?;
+    let (caller, owner) = who(&core, &request).await?;
     let tags = vec![key(target(&request))?];
     let asked = PurgeRequest { owner, tags, mode: mode(request.headers()), ..PurgeRequest::default() };
     Ok(say(&dialect::purge(&core, &caller, &request, asked).await?))
@@ -77,7 +77,7 @@ pub(super) async fn purge_key(core: Shared, request: HttpRequest) -> Result<Http
 /// purge's id for each.
 #[utoipa::path(post, path = "/service/{id}/purge", request_body(content = Object), params(("id" = String, Path)), responses((status = 200, body = Object)))]
 pub(super) async fn purge_keys(core: Shared, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Refusal> {
-    let (caller, owner) = who(&core, &request)?;
+    let (caller, owner) = who(&core, &request).await?;
     let tags = keys(request.headers(), &read_whole(&core, &request, body, PURGE_MOST).await?)?;
     let asked = PurgeRequest { owner, tags: tags.clone(), mode: mode(request.headers()), ..PurgeRequest::default() };
     let receipt = dialect::purge(&core, &caller, &request, asked).await?;
@@ -88,7 +88,7 @@ pub(super) async fn purge_keys(core: Shared, request: HttpRequest, body: web::Pa
 /// Purges all that an owner has; never softly, as with Fastly.
 #[utoipa::path(post, path = "/service/{id}/purge_all", params(("id" = String, Path)), responses((status = 200, body = Object)))]
 pub(super) async fn purge_all(core: Shared, request: HttpRequest) -> Result<HttpResponse, Refusal> {
-    let (caller, owner) = who(&core, &request)?;
+    let (caller, owner) = who(&core, &request).await?;
     let asked = PurgeRequest { owner, all: true, ..PurgeRequest::default() };
     let receipt = dialect::purge(&core, &caller, &request, asked).await?;
     Ok(dialect::accepted(&receipt).json(json!({ "status": "ok" })))
@@ -97,7 +97,7 @@ pub(super) async fn purge_all(core: Shared, request: HttpRequest) -> Result<Http
 /// Purges one URL, for the owner of its site or route.
 #[utoipa::path(post, path = "/purge/{url}", params(("url" = String, Path)), responses((status = 200, body = Object)))]
 pub(super) async fn purge_url(core: Shared, request: HttpRequest) -> Result<HttpResponse, Refusal> {
-    let caller = auth::caller_by(&core, &request, KEY)?;
+    let caller = auth::caller_by(&core, &request, KEY).await?;
     let url = url(target(&request))?;
     let owner = owner_of(&core.network(), &url)?;
     caller.must(&Grant::Purge(Some(owner.clone())))?;
@@ -108,22 +108,22 @@ pub(super) async fn purge_url(core: Shared, request: HttpRequest) -> Result<Http
 /// Tells that there is such an owner, which plugins ask before they purge.
 #[utoipa::path(get, path = "/service/{id}", params(("id" = String, Path)), responses((status = 200, body = Object)))]
 pub(super) async fn service(core: Shared, request: HttpRequest) -> Result<HttpResponse, Refusal> {
-    let (_, owner) = who(&core, &request)?;
+    let (_, owner) = who(&core, &request).await?;
     Ok(HttpResponse::Ok().json(json!({ "id": owner, "name": owner })))
 }
 
 /// Tells what the token may purge, which plugins ask before they purge.
 #[utoipa::path(get, path = "/tokens/self", responses((status = 200, body = Object)))]
 pub(super) async fn token(core: Shared, request: HttpRequest) -> Result<HttpResponse, Refusal> {
-    let caller = auth::caller_by(&core, &request, KEY)?;
+    let caller = auth::caller_by(&core, &request, KEY).await?;
     let services = dialect::owners(&caller, &core.network());
     let scopes: &[&str] = if services.is_empty() { &[] } else { &["purge_select", "purge_all"] };
     Ok(HttpResponse::Ok().json(json!({ "id": caller.id, "name": caller.name, "scopes": scopes, "services": services })))
 }
 
 /// Finds out who calls, and which owner the service in the path is.
-fn who(core: &Core, request: &HttpRequest) -> Result<(Caller, Owner), Fault> {
-    let caller = auth::caller_by(core, request, KEY)?;
+async fn who(core: &Core, request: &HttpRequest) -> Result<(Caller, Owner), Fault> {
+    let caller = auth::caller_by(core, request, KEY).await?;
     refuse_staging(request.headers())?;
     let owner = dialect::owner(&caller, &core.network(), dialect::part(request, "id"))?;
     Ok((caller, owner))

@@ -21,7 +21,7 @@ pub(super) struct After {
 /// An endless answer: a line per batch of events behind a position, and a line each heartbeat.
 #[utoipa::path(get, path = "/v1/feed", params(("after" = String, Query), ("role" = Role, Query)), responses((status = 200, body = FeedLine, content_type = "application/x-ndjson"), (status = 409, body = wire::Problem)))]
 pub(super) async fn feed(core: Shared, request: HttpRequest, query: web::Query<After>) -> Result<HttpResponse, Fault> {
-    auth::caller(&core, &request)?.must_follow(query.role)?;
+    auth::caller(&core, &request).await?.must_follow(query.role)?;
     let after: Position = name(&query.after)?;
     // That the journal lost its end is believed from an ack alone, whose token is bound to a name.
     match core.fit(&after).await? {
@@ -40,7 +40,7 @@ pub(super) async fn feed(core: Shared, request: HttpRequest, query: web::Query<A
 /// "All up to this position is in force here": answers with a lease, or with the reason for none.
 #[utoipa::path(post, path = "/v1/ack", request_body = Ack, responses((status = 200, body = AckAnswer)))]
 pub(super) async fn ack(core: Shared, request: HttpRequest, body: web::Json<Ack>) -> Result<HttpResponse, Fault> {
-    let caller = auth::caller(&core, &request)?;
+    let caller = auth::caller(&core, &request).await?;
     caller.must(&Grant::Follow(Some(body.role), Some(body.follower.clone())))?;
     let answer = core.ack(body.into_inner(), caller.id).await?;
     core.metrics.acks.inc();
@@ -58,7 +58,7 @@ pub(super) async fn answer(
     path: web::Path<u64>,
     body: web::Json<QuestionAnswer>,
 ) -> Result<HttpResponse, Fault> {
-    let caller = auth::caller(&core, &request)?;
+    let caller = auth::caller(&core, &request).await?;
     caller.must(&Grant::Follow(Some(Role::Edge), Some(body.follower.clone())))?;
     core.questions.answer(*path, &body)?;
     Ok(HttpResponse::NoContent().finish())
@@ -79,7 +79,7 @@ fn edge() -> Role {
 /// The fold of the journal as a follower of `role` begins with.
 #[utoipa::path(get, path = "/v1/snapshot", params(("role" = Option<Role>, Query)), responses((status = 200, body = Object)))]
 pub(super) async fn snapshot(core: Shared, request: HttpRequest, query: web::Query<For>) -> Result<HttpResponse, Fault> {
-    auth::caller(&core, &request)?.must_follow(query.role)?;
+    auth::caller(&core, &request).await?.must_follow(query.role)?;
     let snapshot = core.journal.state().for_role(query.role);
     Ok(HttpResponse::Ok().json(snapshot))
 }

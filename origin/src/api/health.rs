@@ -14,9 +14,10 @@ pub(super) async fn livez() -> impl Responder {
 
 /// Answers 200 while the origin takes calls.
 pub(super) async fn readyz(core: Shared) -> impl Responder {
-    let (mut response, said) = match core.stop.is_cancelled() {
-        true => (HttpResponse::ServiceUnavailable(), "stopping\n"),
-        false => (HttpResponse::Ok(), "ready\n"),
+    let (mut response, said) = match (core.stop.is_cancelled(), core.must_be_current()) {
+        (true, _) => (HttpResponse::ServiceUnavailable(), "stopping\n".to_owned()),
+        (false, Err(fault)) => (HttpResponse::ServiceUnavailable(), format!("{fault}\n")),
+        (false, Ok(())) => (HttpResponse::Ok(), "ready\n".to_owned()),
     };
     response.content_type(PLAIN).body(said)
 }

@@ -11,7 +11,8 @@ use crate::fault::Fault;
 /// receipts when its last lease has ended.
 #[utoipa::path(post, path = "/v1/nodes/{name}/drain", params(("name" = String, Path)), responses((status = 204), (status = 404, body = wire::Problem)))]
 pub(super) async fn drain(core: Shared, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, Fault> {
-    let caller = auth::caller(&core, &request)?;
+    let caller = auth::caller(&core, &request).await?;
+    core.know_all().await?;
     caller.must(&Grant::Admin)?;
     let edge: NodeName = name(&path)?;
     if !core.drain(&edge).await? {

@@ -48,7 +48,7 @@ pub(super) const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
     )
 )]
 pub(super) async fn purge(core: Shared, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Fault> {
-    let caller = auth::caller(&core, &request)?;
+    let caller = auth::caller(&core, &request).await?;
     let key = idempotency_key(request.headers())?;
     let body: PurgeRequest = serde_json::from_slice(&read_whole(&core, &request, body, PURGE_MOST).await?).map_err(Fault::unreadable)?;
     if body.dry_run {
@@ -70,6 +70,10 @@ pub(super) async fn carry_out(
     idempotency: Option<&IdempotencyKey>,
 ) -> Result<Receipt, Fault> {
     let right = may_purge(caller, &request, idempotency)?;
+    if !request.sites.is_empty() {
+        // Which hosts a site has may have been changed elsewhere a moment ago.
+        core.know_all().await?;
+    }
     let network = core.network();
     let patience = request.timeout_ms.map_or_else(|| network.purge_bound() + Duration::from_secs(1), Duration::from_millis);
     let patience = if request.wait == Wait::None { Duration::ZERO } else { patience.min(LONGEST_WAIT) };
@@ -336,13 +340,16 @@ pub(super) async fn receipt(
     path: web::Path<String>,
     query: web::Query<Patience>,
 ) -> Result<HttpResponse, Fault> {
-    let caller = auth::caller(&core, &request)?;
+    let caller = auth::caller(&core, &request).await?;
     let wanted = Wanted::read(&path)?;
     let seq = wanted.seq();
     if let Wanted::At(position) = wanted
         && !matches!(core.fit(&position).await?, Fit::Here | Fit::Cut)
     {
         return Err(of_another_history(&position));
+    }
+    if seq > core.journal.head().seq {
+        core.know_all().await?;
     }
     if seq == 0 || seq > core.journal.head().seq {
         return Err(Fault::NotFound(format!("the journal has no event {seq} yet")));

@@ -16,7 +16,7 @@ const PAGE: usize = 1000;
 /// Followers, leases, sites, and how far everybody is.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
 pub(super) async fn status(core: Shared, request: HttpRequest) -> Result<HttpResponse, Fault> {
-    auth::caller(&core, &request)?.must(&Grant::Read)?;
+    auth::caller(&core, &request).await?.must(&Grant::Read)?;
     let engines = vec![core.custody.status(), core.blobs.status().await];
     let network = core.network();
     let (head, complete) = core.progress().await;
@@ -49,7 +49,7 @@ pub(super) struct After {
 /// The journal's events behind a position or a seq, the audit trail; secrets never stood in it.
 #[utoipa::path(get, path = "/v1/journal", params(("after" = Option<String>, Query)), responses((status = 200, body = Object)))]
 pub(super) async fn journal(core: Shared, request: HttpRequest, query: web::Query<After>) -> Result<HttpResponse, Fault> {
-    auth::caller(&core, &request)?.must(&Grant::Admin)?;
+    auth::caller(&core, &request).await?.must(&Grant::Admin)?;
     let seq = match query.after.as_deref() {
         None => 0,
         Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => name(text)?,

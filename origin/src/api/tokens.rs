@@ -16,7 +16,8 @@ const MOST: usize = 10_000;
 /// Issues a token.
 #[utoipa::path(post, path = "/v1/tokens", request_body = TokenRequest, responses((status = 201, body = TokenIssued)))]
 pub(super) async fn issue(core: Shared, request: HttpRequest, body: web::Json<TokenRequest>) -> Result<HttpResponse, Fault> {
-    let caller = auth::caller(&core, &request)?;
+    let caller = auth::caller(&core, &request).await?;
+    core.know_all().await?;
     caller.must(&Grant::Admin)?;
     let TokenRequest { name, can, purge_rate } = body.into_inner();
     if can.is_empty() {
@@ -48,7 +49,7 @@ pub(super) async fn issue(core: Shared, request: HttpRequest, body: web::Json<To
 /// Lists the tokens in force, without their secrets.
 #[utoipa::path(get, path = "/v1/tokens", responses((status = 200, body = Vec<TokenInfo>)))]
 pub(super) async fn list(core: Shared, request: HttpRequest) -> Result<HttpResponse, Fault> {
-    auth::caller(&core, &request)?.must(&Grant::Admin)?;
+    auth::caller(&core, &request).await?.must(&Grant::Admin)?;
     let state = core.journal.state();
     let tokens = state.control.iter().flat_map(|control| &control.tokens);
     let row = |(id, token): (&String, &StoredToken)| {
@@ -62,7 +63,8 @@ pub(super) async fn list(core: Shared, request: HttpRequest) -> Result<HttpRespo
 /// Revokes a token, at once; not the last with scope `admin`, nor one for any follower on which some rely.
 #[utoipa::path(delete, path = "/v1/tokens/{id}", params(("id" = String, Path)), responses((status = 204), (status = 404, body = wire::Problem), (status = 409, body = wire::Problem)))]
 pub(super) async fn revoke(core: Shared, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, Fault> {
-    let caller = auth::caller(&core, &request)?;
+    let caller = auth::caller(&core, &request).await?;
+    core.know_all().await?;
     caller.must(&Grant::Admin)?;
     let id = path.into_inner();
     let relying = core.book().relying_on(&id, boottime());

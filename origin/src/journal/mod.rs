@@ -196,7 +196,13 @@ impl Journal {
 
     /// Waits until all is shown that the engine holds by now: what another origin appended before this was called.
     pub(crate) async fn catch_up(&self) -> Result<(), AppendError> {
-        self.ask(Job::CatchUp).await
+        let late = |_| Err(AppendError::Storage("the journal's engine does not answer".to_owned()));
+        tokio::time::timeout(PATIENCE, self.ask(Job::CatchUp)).await.unwrap_or_else(late)
+    }
+
+    /// Returns for how long nobody knows whether what is shown here is all that the engine holds; of a file it always is.
+    pub(crate) fn unconfirmed_for(&self, now: Duration) -> Duration {
+        self.shown.unconfirmed_for(now)
     }
 
     /// Stores the longest lease that may still run, before it is granted (L6): beside the journal, and in it. With a shared

@@ -21,12 +21,21 @@ pub(super) struct Shown {
     run: Mutex<String>,
     /// How often the engine may have lost what it knew.
     runs: watch::Sender<u64>,
+    /// When this was all that the engine held (CLOCK_BOOTTIME); of a file it always is.
+    confirmed: Mutex<Option<Duration>>,
 }
 
 impl Shown {
     pub(super) fn new(state: State, run: String) -> Self {
         let head = watch::Sender::new(state.position);
-        Self { state: RwLock::new(state), recent: Mutex::default(), head, run: Mutex::new(run), runs: watch::Sender::new(0) }
+        Self {
+            state: RwLock::new(state),
+            recent: Mutex::default(),
+            head,
+            run: Mutex::new(run),
+            runs: watch::Sender::new(0),
+            confirmed: Mutex::new(None),
+        }
     }
 
     pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -51,6 +60,17 @@ impl Shown {
 
     pub(super) fn watch_runs(&self) -> watch::Receiver<u64> {
         self.runs.subscribe()
+    }
+
+    /// At `at` the engine held no more than this.
+    pub(super) fn confirm(&self, at: Duration) {
+        *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    /// Returns for how long nobody knows whether this is all that the engine holds.
+    pub(super) fn unconfirmed_for(&self, now: Duration) -> Duration {
+        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.map_or(Duration::ZERO, |at| now.saturating_sub(at))
     }
 
     /// The engine may have lost what it knew, leases for example.

@@ -324,6 +324,23 @@ impl Arbiter {
         Ok(Some(longest))
     }
 
+    /// Takes the word of an origin that has seen another run begin: how far the journal had come as it knows it, and how long
+    /// leases were. A server that was put back to what it held before may know less, and whoever met it first may too.
+    ///
+    /// # Errors
+    /// Where the caller means another book.
+    pub fn vouch(&mut self, run: &str, epoch: Epoch, seq: u64, longest: Duration) -> Result<u64, Elsewhere> {
+        self.must_be(run, Some(epoch))?;
+        let head = &mut self.head;
+        head.floor = head.floor.max(seq);
+        if longest > head.longest {
+            (head.longest, head.longest_at, head.next_longest) = (longest, head.grants, Duration::ZERO);
+        }
+        let (floor, longest) = (head.floor, head.longest);
+        self.tell(vec![Line::Longest(longest)]);
+        Ok(floor)
+    }
+
     /// Goes over to the epoch that the journal is in. Of it nobody has applied anything; leases of the one before may run, for
     /// whose end each origin waits by its own clock.
     ///

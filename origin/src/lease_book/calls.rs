@@ -42,6 +42,10 @@ pub(crate) enum CallError {
     Silent(Duration),
     #[error("the answer of the lease book is not understood: {0}")]
     NotUnderstood(String),
+    #[error("it has just begun anew, and gives leases in a moment")]
+    Early,
+    #[error("its log is read from another server than the one that answers")]
+    Missed,
     #[error("fewer than {0} replicas have the lease")]
     NotReplicated(u64),
     #[error("the lease book changes all the time")]
@@ -54,6 +58,7 @@ pub(crate) struct Calls {
     redis: Redis,
     keys: [String; 7],
     replicas: Option<Replicas>,
+    hold: Duration,
     scripts: Scripts,
 }
 
@@ -67,6 +72,7 @@ struct Scripts {
     epoch: Script,
     distrust: Script,
     recall: Script,
+    vouch: Script,
     load: Script,
     look: Script,
 }
@@ -89,6 +95,7 @@ impl Scripts {
             epoch: script!("scripts/epoch.lua"),
             distrust: script!("scripts/distrust.lua"),
             recall: script!("scripts/recall.lua"),
+            vouch: script!("scripts/vouch.lua"),
             load: script!("scripts/load.lua"),
             look: script!("scripts/look.lua"),
         }
@@ -96,12 +103,13 @@ impl Scripts {
 }
 
 impl Calls {
-    /// Prepares calls to the book of a network. All of its keys share one hash tag, so that a cluster keeps them together.
-    pub(crate) fn new(redis: Redis, network: &str, replicas: Option<Replicas>) -> Self {
+    /// Prepares calls to the book of a network. All of its keys share one hash tag. For as long as `hold`, a run that has just
+    /// begun gives no lease: whoever knew the one before says first how far that had come.
+    pub(crate) fn new(redis: Redis, network: &str, replicas: Option<Replicas>, hold: Duration) -> Self {
         let key = |part: &str| format!("{{{network}}}:atoll-book:1:{part}");
         let journal = format!("{{{network}}}:atoll-journal:1:head");
         let keys = [key("head"), key("names"), key("lives"), key("edges"), key("said"), key("log"), journal];
-        Self { redis, keys, replicas, scripts: Scripts::new() }
+        Self { redis, keys, replicas, hold, scripts: Scripts::new() }
     }
 
     async fn run<T: FromRedisValue>(&self, script: &Script, arguments: &[String]) -> Result<T, CallError> {
@@ -118,6 +126,7 @@ impl Calls {
         match word.as_str() {
             "ok" | "done" => Ok(Some(answer)),
             "no" => Ok(None),
+            "early" => Err(CallError::Early),
             "run" => Err(Elsewhere::Run(first()).into()),
             "epoch" => Err(Elsewhere::Epoch(first().parse().map_err(|_| CallError::NotUnderstood(first()))?).into()),
             _ => Err(CallError::NotUnderstood(word)),
@@ -127,7 +136,7 @@ impl Calls {
     /// As [`super::Arbiter::ack`] does it. Where replicas are to have the grants, nobody hears of one before they do: else a
     /// server that was cut off could go on granting while another one is taken for the book.
     pub(crate) async fn ack(&self, run: &str, epoch: Epoch, asked: &[Asked]) -> Result<Acked, CallError> {
-        let mut arguments = vec![run.to_owned(), epoch.to_string()];
+        let mut arguments = vec![run.to_owned(), epoch.to_string(), millis(self.hold).to_string()];
         arguments.extend(asked.iter().flat_map(Asked::written));
         let connection = self.redis.connection();
         let answer = self.ask(&self.scripts.ack, &arguments).await?;
@@ -153,7 +162,10 @@ impl Calls {
     pub(crate) async fn complete(&self, run: &str, epoch: Epoch, seq: u64, ended: &[u64]) -> Result<Option<u64>, CallError> {
         let mut arguments = vec![run.to_owned(), epoch.to_string(), seq.to_string()];
         arguments.extend(ended.iter().map(u64::to_string));
+        let connection = self.redis.connection();
         let answer = self.ask(&self.scripts.complete, &arguments).await?;
+        // On a server that was cut off from its replicas, others may hold leases that are not known there.
+        self.replicated(connection).await?;
         answer.map(|answer| number(&answer)).transpose()
     }
 
@@ -204,6 +216,13 @@ impl Calls {
         Ok(usize::try_from(number(&answer)?).unwrap_or(usize::MAX))
     }
 
+    /// As [`super::Arbiter::vouch`] does it.
+    pub(crate) async fn vouch(&self, run: &str, epoch: Epoch, seq: u64, longest: Duration) -> Result<u64, CallError> {
+        let arguments = [run.to_owned(), epoch.to_string(), seq.to_string(), millis(longest).to_string()];
+        let answer = self.ask(&self.scripts.vouch, &arguments).await?.unwrap_or_default();
+        number(&answer)
+    }
+
     /// As [`super::Arbiter::load`] does it.
     pub(crate) async fn load(&self) -> Result<Option<Table>, CallError> {
         let parts: (Vec<String>, Vec<String>, Vec<String>, Vec<String>, Vec<String>) = self.run(&self.scripts.load, &[]).await?;
@@ -215,10 +234,10 @@ impl Calls {
         table.map(Some).ok_or_else(|| CallError::NotUnderstood("its head".to_owned()))
     }
 
-    /// Fails where the book is not the one of `run` any more.
-    pub(crate) async fn look(&self, run: &str) -> Result<(), CallError> {
-        self.ask(&self.scripts.look, &[run.to_owned()]).await?;
-        Ok(())
+    /// Returns the number of the log's last entry. Fails where the book is not the one of `run` any more.
+    pub(crate) async fn look(&self, run: &str) -> Result<u64, CallError> {
+        let answer = self.ask(&self.scripts.look, &[run.to_owned()]).await?.unwrap_or_default();
+        number(&answer)
     }
 
     /// Returns a connection to read the log on.

@@ -86,6 +86,11 @@ impl Leases {
         }
     }
 
+    /// Tells whether other origins decide about them too.
+    pub(crate) fn are_shared(&self) -> bool {
+        matches!(self, Self::Shared(_))
+    }
+
     /// Returns who follows, for another book to remember.
     pub(crate) fn remembered(&self) -> Vec<Remembered> {
         self.book().remembered()

@@ -24,10 +24,11 @@ struct Loading {
 impl Mirror {
     /// Takes in the whole book, which was read before `now`. Of another run or epoch than before, or at the start, leases may run
     /// that are not in it: then nothing is complete until the longest that there may be has ended, and that is no shorter than
-    /// `assumed` (L5, L6).
+    /// `assumed` (L5, L6). At the start the book itself says how long those of the run before were.
     pub fn load(&mut self, table: Table, assumed: Duration, now: Duration) {
         let is_other_epoch = self.epoch != Some(table.epoch);
         let is_anew = is_other_epoch || self.run != table.run;
+        let assumed = if self.run.is_empty() { Duration::ZERO } else { assumed };
         let longest = if is_anew { table.longest.max(self.longest).max(assumed) } else { table.longest };
         let quiet = if is_anew { quiet_until(longest, now).max(self.book.quiet_until) } else { self.book.quiet_until };
         let loading = Loading { is_anew, is_other_epoch, quiet, epoch: table.epoch, now };
@@ -43,7 +44,8 @@ impl Mirror {
             known.values_mut().for_each(|follower| loading.hold(follower));
             self.book.followers.extend(known);
         }
-        self.book.complete = table.complete;
+        // What was made complete in this epoch stays so, whatever the book has lost.
+        self.book.complete = if is_other_epoch { table.complete } else { self.book.complete.max(table.complete) };
         self.book.quiet_until = quiet;
         self.book.latest = self.book.latest.max(now);
         self.book.live_version += 1;

@@ -134,6 +134,12 @@ impl Mirror {
         &self.run
     }
 
+    /// Returns up to where something was made complete in an epoch, as far as this origin knows.
+    #[must_use]
+    pub fn complete_in(&self, epoch: Epoch) -> u64 {
+        if self.epoch == Some(epoch) { self.book.complete } else { 0 }
+    }
+
     /// Returns the epoch that the book is for.
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
@@ -187,7 +193,13 @@ impl Mirror {
                 self.book.followers.remove(who);
             }
             Line::Known(known) => self.take_known(known, now),
-            Line::Longest(longest) => self.longest = *longest,
+            Line::Longest(longest) => {
+                // Leases of a run that is gone may be longer than was known when this one began.
+                if *longest > self.longest && now < self.book.quiet_until {
+                    self.book.quiet_until = self.book.quiet_until.max(end(*longest, now));
+                }
+                self.longest = *longest;
+            }
             Line::Anew => {}
         }
     }

@@ -39,6 +39,10 @@ const RECALLED: usize = 256;
 /// How often the book is read anew until it stands still: each other origin may begin a run or an epoch once.
 const ATTEMPTS: usize = 8;
 
+/// How long a run gives no leases that has just begun: origins that knew the one before hear of it at once, and say how far
+/// that had come. Less than what is left of most leases, so that a server that was only restarted fences nobody.
+const HOLD: Duration = Duration::from_secs(2);
+
 /// The pause behind a failure.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -99,7 +103,7 @@ impl Shared {
     ) -> Result<(Arc<Self>, Vec<JoinHandle<()>>), CallError> {
         let (waiting, queue) = mpsc::channel(WAITING);
         let shared = Arc::new(Self {
-            calls: Calls::new(redis, network, replicas),
+            calls: Calls::new(redis, network, replicas, HOLD),
             journal,
             mirror: Mutex::new(Mirror::new()),
             version: watch::Sender::new(0),
@@ -145,6 +149,22 @@ impl Shared {
         let written = tokio::task::spawn_blocking(move || remembered.lock().unwrap_or_else(PoisonError::into_inner).raise(lease)).await;
         written.map_err(|_| Fault::Stopping)?.map_err(|error| Fault::Storage(format!("failed to store the longest lease: {error}")))?;
         self.remembered_ms.fetch_max(millis(lease), Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// At its start an origin knows no more than the book, where that is whole.
+    fn assumed_where(&self, is_known: bool) -> Duration {
+        if is_known { self.assumed() } else { Duration::ZERO }
+    }
+
+    /// No longer lease runs any more, also by what this machine remembers.
+    async fn remember_less(&self, longest: Duration) -> Result<(), Fault> {
+        let remembered = Arc::clone(&self.longest);
+        let written = tokio::task::spawn_blocking(move || remembered.lock().unwrap_or_else(PoisonError::into_inner).write(longest)).await;
+        written.map_err(|_| Fault::Stopping)?.map_err(|error| Fault::Storage(format!("failed to store the longest lease: {error}")))?;
+        // Whoever is about to give a longer one says so again.
+        self.remembered_ms.store(millis(longest), Ordering::SeqCst);
+        self.assumed_ms.store(millis(longest), Ordering::SeqCst);
         Ok(())
     }
 
@@ -202,7 +222,12 @@ impl Shared {
         }
     }
 
-    async fn answer_batch(&self, epoch: Epoch, waiting: Vec<Waiting>) {
+    async fn answer_batch(&self, epoch: Epoch, mut waiting: Vec<Waiting>) {
+        // A lease for who has given up would hold back what is complete, and those who still wait.
+        waiting.retain(|waiting| !waiting.reply.is_closed());
+        if waiting.is_empty() {
+            return;
+        }
         let (asked, replies): (Vec<_>, Vec<_>) = waiting.into_iter().map(|waiting| (waiting.asked, waiting.reply)).unzip();
         // Whoever has left does not hear of it; its lease counts all the same.
         match self.call_ack(epoch, &asked).await {
@@ -278,6 +303,19 @@ impl Shared {
                     Err(error) => return Err(error),
                 }
             }
+            let (known_run, known_seq) = {
+                let mirror = self.mirror();
+                (mirror.run().to_owned(), mirror.complete_in(head.epoch))
+            };
+            if known_run != table.run && table.epoch == head.epoch {
+                // It may know less than this origin does.
+                let longest = self.mirror().longest().max(self.assumed_where(!known_run.is_empty()));
+                match self.calls.vouch(&table.run, head.epoch, head.seq.max(known_seq), longest).await {
+                    Ok(_) => {}
+                    Err(CallError::Elsewhere(_)) => continue,
+                    Err(error) => return Err(error),
+                }
+            }
             // The clock is read behind the answer: what it tells was seen by then.
             self.mirror().load(table, self.assumed(), boottime());
             self.changed();
@@ -349,7 +387,15 @@ impl Shared {
         let now = boottime();
         if entries.is_empty() {
             self.recall().await?;
-            return self.look().await;
+            // An entry that comes while this looks is no sign of anything.
+            return match self.look(after).await {
+                Err(CallError::Missed) => self
+                    .calls
+                    .entries(reader, after)
+                    .await
+                    .and_then(|entries| if entries.is_empty() { Err(CallError::Missed) } else { Ok(()) }),
+                looked => looked,
+            };
         }
         let has_learned = {
             let mut mirror = self.mirror();
@@ -360,12 +406,15 @@ impl Shared {
     }
 
     /// Finds out whether the book is still the same.
-    async fn look(&self) -> Result<(), CallError> {
+    async fn look(&self, read: u64) -> Result<(), CallError> {
         let place = self.place();
         let is_behind = place.epoch != Some(self.journal.head().epoch);
         match self.calls.look(&place.run).await {
-            Ok(()) if !is_behind => Ok(()),
-            Ok(()) | Err(CallError::Elsewhere(_)) => self.load(Some(&place)).await,
+            // What was written since it was asked comes with the next entries; what was written before does not come here any
+            // more, since they are read from another server.
+            Ok(last) if !is_behind && last <= read => Ok(()),
+            Ok(_) if !is_behind => Err(CallError::Missed),
+            Ok(_) | Err(CallError::Elsewhere(_)) => self.load(Some(&place)).await,
             Err(error) => Err(error),
         }
     }
@@ -383,7 +432,7 @@ impl Shared {
                 changed = runs.changed() => if changed.is_err() { return },
                 () = self.stop.cancelled() => return,
             }
-            if let Err(error) = self.look().await {
+            if let Err(error) = self.look(u64::MAX).await {
                 tracing::debug!("failed to look at the lease book: {error}");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -484,8 +533,10 @@ impl Shared {
         for (who, grant) in forgettable {
             self.calls.forget(&run, &who, grant).await.map_err(fault)?;
         }
-        if let Some(seen) = shortenable {
-            self.calls.shorten(&run, seen).await.map_err(fault)?;
+        if let Some(seen) = shortenable
+            && let Some(longest) = self.calls.shorten(&run, seen).await.map_err(fault)?
+        {
+            self.remember_less(longest).await?;
         }
         Ok(())
     }

@@ -96,7 +96,7 @@ impl Both {
     async fn new() -> Self {
         let server = Server::start().await;
         let id = server.redis.inspect().await.unwrap().run;
-        let calls = Calls::new(server.redis.clone(), "net", None);
+        let calls = Calls::new(server.redis.clone(), "net", None, Duration::ZERO);
         let mut both = Self { arbiter: Arbiter::new(&id), calls, server };
         both.set_journal(1, 0).await;
         both

@@ -96,9 +96,16 @@ impl Asks {
         }
     }
 
+    /// Nothing of a batch was done, and the engine says why.
+    pub(super) fn refuse(&mut self, count: usize, why: &str) {
+        for ask in self.waiting.drain(..count.min(self.waiting.len())) {
+            let _ = ask.reply.map(|reply| reply.send(Err(AppendError::Storage(why.to_owned()))));
+        }
+    }
+
     /// Another life of the journal begins: whether what is owed or under way is part of it, nobody can tell.
     pub(super) fn give_up(&mut self, in_flight: usize) {
-        let why = || AppendError::Unknown("another life of the journal began".to_owned());
+        let why = || AppendError::Unknown("another life of the journal began, or this origin stops".to_owned());
         for ask in self.waiting.drain(..in_flight.min(self.waiting.len())) {
             let _ = ask.reply.map(|reply| reply.send(Err(why())));
         }

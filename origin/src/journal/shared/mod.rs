@@ -25,6 +25,7 @@ pub(super) use shelf::Shelf;
 
 use super::Job;
 use super::shown::Shown;
+use crate::clock::boottime;
 use said::Word;
 
 /// Pages of news that wait for the writer; the tail waits for room.
@@ -33,6 +34,7 @@ const NEWS: usize = 16;
 /// Starts the writer, and the task that hears of other origins' events; both end with the jobs.
 pub(super) fn start(shelf: Arc<Shelf>, opened: Opened, jobs: mpsc::Receiver<Job>) -> Arc<Shown> {
     let shown = Arc::new(Shown::new(opened.state, opened.run.clone()));
+    shown.confirm(boottime());
     let (tell, news) = mpsc::channel(NEWS);
     tokio::spawn(tail::run(Arc::clone(&shelf), Arc::clone(&shown), tell));
     let writer = writer::Writer::new(shelf, Arc::clone(&shown), &opened.known);

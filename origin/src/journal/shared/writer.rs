@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::Trouble;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wire::{Epoch, Position, State, Timestamp};
@@ -37,10 +38,22 @@ const RETRY: Duration = Duration::from_millis(100);
 const SETTLE_AFTER: Duration = Duration::from_millis(500);
 
 /// How long nothing is appended to a process that is new here: what it lost, others may put back first.
-pub(super) const HEALING: Duration = Duration::from_secs(1);
+pub(super) const HEALING: Duration = Duration::from_secs(3);
 
 /// How often another life is begun before it is given up for now.
 const ATTEMPTS: usize = 8;
+
+/// Tells whether a server said that it did nothing of it: it is full, only reads, or lets nobody write.
+fn was_refused(trouble: &Trouble) -> bool {
+    match trouble {
+        Trouble::Refused(error) => matches!(
+            error.code(),
+            Some("OOM" | "READONLY" | "MISCONF" | "LOADING" | "NOREPLICAS" | "NOPERM" | "NOAUTH" | "MASTERDOWN" | "CLUSTERDOWN")
+        ),
+        Trouble::Denied(_) => true,
+        Trouble::Away(_) | Trouble::Slow(_) => false,
+    }
+}
 
 pub(super) struct Writer {
     pub(super) shelf: Arc<Shelf>,
@@ -121,6 +134,8 @@ impl Writer {
             while let Some(job) = next {
                 if let Job::Stop(reply) = job {
                     self.work().await;
+                    let in_flight = self.flight.as_ref().map_or(0, |batch| batch.verdicts.len());
+                    self.asks.give_up(in_flight);
                     let _ = reply.send(Ok(()));
                     return;
                 }
@@ -206,8 +221,10 @@ impl Writer {
             return;
         }
         let waiting = std::mem::take(&mut self.catching_up);
+        let begun = boottime();
         match self.recover().await {
             Ok(()) => {
+                self.shown.confirm(begun);
                 if self.is_unsure && !self.why.is_empty() {
                     tracing::info!(position = %self.written, "the shared journal is as it should be");
                 }
@@ -253,6 +270,10 @@ impl Writer {
         match answer {
             Ok((said, is_durable)) if said.word == Word::Done => self.land(batch, is_durable).await,
             Ok((said, _)) => self.follow(said),
+            Err(trouble) if was_refused(&trouble) => {
+                self.asks.refuse(batch.verdicts.len(), &trouble.to_string());
+                self.lose_sight(&trouble.to_string());
+            }
             Err(trouble) => {
                 self.flight = Some(batch);
                 self.lose_sight(&trouble.to_string());
@@ -367,10 +388,13 @@ impl Writer {
         }
         let shown = self.shown.head().seq;
         self.asks.pay(shown);
-        while self.caught_up.front().is_some_and(|(seq, _)| *seq <= shown)
-            && let Some((_, reply)) = self.caught_up.pop_front()
-        {
-            let _ = reply.send(Ok(()));
+        // Who has left does not wait any more.
+        for (seq, reply) in std::mem::take(&mut self.caught_up) {
+            if seq <= shown {
+                let _ = reply.send(Ok(()));
+            } else if !reply.is_closed() {
+                self.caught_up.push_back((seq, reply));
+            }
         }
     }
 

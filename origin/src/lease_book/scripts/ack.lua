@@ -1,8 +1,13 @@
 -- Takes in acks of several followers and decides about a lease for each: what is complete is looked at in the same step.
--- ARGV: run, epoch, then per ack: role, name, life, seq, lease in ms, whether it lags, what it says of itself ('' for no news).
+-- ARGV: run, epoch, for how many ms a run gives no leases that has just begun, then per ack: role, name, life, seq, lease in ms, whether it lags, what it says of itself ('' for no news).
 local mismatch = other(ARGV[1], ARGV[2])
 if mismatch then
   return mismatch
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if book.since and now >= number(book.since) and now < number(book.since) + number(ARGV[3]) then
+  return { 'early' }
 end
 
 local lines = {}
@@ -77,7 +82,7 @@ local function ack(role, node, life, seq, lease, lags, news)
 end
 
 local answer = { 'ok', journal_epoch == book.epoch and journal_seq or '0' }
-for at = 3, #ARGV, 7 do
+for at = 4, #ARGV, 7 do
   local word, given = ack(ARGV[at], ARGV[at + 1], ARGV[at + 2], number(ARGV[at + 3]), number(ARGV[at + 4]), ARGV[at + 5] == '1', ARGV[at + 6])
   answer[#answer + 1] = word
   answer[#answer + 1] = text(given)

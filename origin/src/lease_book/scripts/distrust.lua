@@ -18,4 +18,6 @@ book.floor = math.max(number(book.floor), number(ARGV[4]), number(journal_seq))
 book.longest = math.max(number(book.longest), number(ARGV[5]), is_lost and number(ARGV[6]) or 0)
 book.longest_at, book.next_longest = number(book.grants), 0
 close({ { 'anew' } })
+local time = redis.call('TIME')
+redis.call('HSET', HEAD, 'since', text(time[1] * 1000 + math.floor(time[2] / 1000)))
 return { 'done', book.run }
