@@ -4,6 +4,8 @@ mod publishing;
 mod purging;
 mod second_tier;
 mod buckets;
+mod origins;
+mod shared_journal;
 mod receipts;
 mod positions;
 mod counting;

@@ -1,193 +1,41 @@
-//! A town of real nodes: an origin, edges in three regions, a DNS node, each follower on a cable of its own.
+//! A town of real nodes: an origin, edges in three regions, a DNS node, each follower on a cable of its own. Or several
+//! origins that share a journal: then each follower has a cable to each of them, and each of them one to what they share.
+
+mod plan;
+mod place;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use config::Settings;
 use dns::Dns;
 use edge::Edge;
-use futures_util::future::join_all;
-use origin::Origin;
+use futures_util::future::{join_all, try_join_all};
 use reqwest::Client;
 use tempfile::TempDir;
 use wire::{NodeName, Secret};
 
-use crate::{Answer, Cable, Control, Upstream, Visitor, eventually};
+use crate::{Answer, Cable, Control, RedisServer, Upstream, Visitor, eventually};
 
-/// Each region with its place, the network of its clients, and the address that DNS gives out for its edges.
-const REGIONS: [(&str, f64, f64, &str, &str); 3] = [
-    ("fra", 50.11, 8.68, "192.0.2.0/24", "127.0.0.1"),
-    ("iad", 38.94, -77.46, "198.51.100.0/24", "127.0.0.2"),
-    ("sin", 1.36, 103.99, "203.0.113.0/24", "127.0.0.3"),
-];
+pub use plan::Plan;
+
+use place::{Bundle, Place, run_origin};
 
 /// The DNS node's name.
 const NAMESERVER: &str = "ns-1";
-
-/// A town on paper. The site `www` is at `www.test`; with an upstream, the route `api` is at `api.test` and the route
-/// `shop` at `www.test/api/`.
-#[derive(Clone, Debug, Default)]
-pub struct Plan {
-    edges: Vec<String>,
-    cut: BTreeSet<String>,
-    has_dns: bool,
-    upstream: Option<SocketAddr>,
-    route_lines: String,
-    edge_lines: String,
-    region_lines: BTreeMap<String, String>,
-    lease: Option<&'static str>,
-    more: String,
-}
-
-impl Plan {
-    /// Adds edges; an edge's name begins with its region: `fra-1`, `iad-1`, `sin-1`.
-    #[must_use]
-    pub fn edges(mut self, names: &[&str]) -> Self {
-        self.edges.extend(names.iter().map(|name| (*name).to_owned()));
-        self
-    }
-
-    /// Starts a follower with its cable cut.
-    #[must_use]
-    pub fn cut(mut self, name: &str) -> Self {
-        self.cut.insert(name.to_owned());
-        self
-    }
-
-    /// Adds a DNS node for `example.test`.
-    #[must_use]
-    pub fn dns(mut self) -> Self {
-        self.has_dns = true;
-        self
-    }
-
-    /// Adds the routes to an upstream.
-    #[must_use]
-    pub fn upstream(mut self, upstream: &Upstream) -> Self {
-        self.upstream = Some(upstream.address());
-        self
-    }
-
-    /// Adds the routes to an upstream that is none of the harness's.
-    #[must_use]
-    pub fn upstream_at(mut self, address: SocketAddr) -> Self {
-        self.upstream = Some(address);
-        self
-    }
-
-    /// Adds a line to both routes, such as `when_fenced = "refuse"`.
-    #[must_use]
-    pub fn on_routes(mut self, line: &str) -> Self {
-        self.route_lines.push_str(line);
-        self.route_lines.push('\n');
-        self
-    }
-
-    /// Adds a line to all edges, such as `head_timeout = "1s"`.
-    #[must_use]
-    pub fn on_edges(mut self, line: &str) -> Self {
-        self.edge_lines.push_str(line);
-        self.edge_lines.push('\n');
-        self
-    }
-
-    /// Adds a line to a region, such as `redis = "redis://127.0.0.1:6379"`.
-    #[must_use]
-    pub fn on_region(mut self, region: &str, line: &str) -> Self {
-        let lines = self.region_lines.entry(region.to_owned()).or_default();
-        lines.push_str(line);
-        lines.push('\n');
-        self
-    }
-
-    /// Gives leases of another length than a minute, which none outlives however busy the machine is.
-    #[must_use]
-    pub fn lease(mut self, lease: &'static str) -> Self {
-        self.lease = Some(lease);
-        self
-    }
-
-    /// Adds a route of its own at `api.test`, to an upstream of its own, with these lines.
-    #[must_use]
-    pub fn route(mut self, name: &str, path: &str, upstream: &Upstream, lines: &str) -> Self {
-        let address = upstream.address();
-        self.more.push_str(&format!("[upstreams.{name}]\nservers = [\"http://{address}\"]\n"));
-        self.more.push_str(&format!("[routes.{name}]\nhosts = [\"api.test\"]\npath = \"{path}\"\nupstream = \"{name}\"\n{lines}\n"));
-        self
-    }
-
-    fn text(&self) -> String {
-        let lease = self.lease.unwrap_or("60s");
-        let mut text = format!("data = \"data\"\n[network]\nname = \"town\"\nlease = \"{lease}\"\nheartbeat = \"200ms\"\n");
-        text.push_str("[origin]\nlisten = \"127.0.0.1:0\"\n");
-        for (region, latitude, longitude, clients, _) in REGIONS {
-            text.push_str(&format!("[regions.{region}]\nlatitude = {latitude}\nlongitude = {longitude}\nclients = [\"{clients}\"]\n"));
-            text.push_str(self.region_lines.get(region).map_or("", String::as_str));
-        }
-        for name in &self.edges {
-            let region = name.split('-').next().unwrap_or_default();
-            let answers = REGIONS.iter().find(|known| known.0 == region).map_or("127.0.0.9", |known| known.4);
-            text.push_str(&format!("[edges.{name}]\nregion = \"{region}\"\nlisten = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n"));
-            text.push_str(&format!("answers = [\"{answers}\"]\nmemory = \"32 MiB\"\n{}", self.edge_lines));
-        }
-        if self.has_dns {
-            text.push_str(&format!("[dns.{NAMESERVER}]\nlisten = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n"));
-            text.push_str("[zones.\"example.test\"]\nnameservers = { \"ns1.example.test\" = [\"127.0.0.1\"] }\n");
-            text.push_str("ttl = \"20s\"\nsteered = [\"@\", \"www\"]\n");
-        }
-        text.push_str("[sites.www]\nhosts = [\"www.test\"]\nmax_file = \"2 MiB\"\n");
-        if let Some(upstream) = self.upstream {
-            text.push_str(&format!("[upstreams.api]\nservers = [\"http://{upstream}\"]\n"));
-            for (name, host, path) in [("api", "api.test", "/*"), ("shop", "www.test", "/api/*")] {
-                text.push_str(&format!("[routes.{name}]\nhosts = [\"{host}\"]\npath = \"{path}\"\nupstream = \"api\"\n"));
-                text.push_str(&self.route_lines);
-            }
-        }
-        text.push_str(&self.more);
-        text
-    }
-
-    /// Builds the town and waits until every follower that is not cut off holds a lease.
-    ///
-    /// # Errors
-    /// Where a node does not start.
-    pub async fn start(self) -> Result<Town> {
-        let folder = tempfile::tempdir()?;
-        let text = self.text();
-        let file = folder.path().join("atoll.toml");
-        std::fs::write(&file, &text)?;
-        let settings = Settings::from_text(&text, &file, [], [])?;
-        let mut cables = BTreeMap::new();
-        let nameserver = self.has_dns.then(|| NAMESERVER.to_owned());
-        for name in self.edges.iter().cloned().chain(nameserver) {
-            cables.insert(name, Cable::lay().await?);
-        }
-        let client = crate::answer::client()?;
-        let (edges, cut) = (BTreeMap::new(), self.cut);
-        let mut town = Town { folder, text, settings, client, cables, cut, origin: None, edges, dns: None };
-        town.start_origin().await?;
-        for name in &self.edges {
-            town.start_edge(name).await?;
-        }
-        if self.has_dns {
-            town.start_dns().await?;
-        }
-        town.settled().await?;
-        Ok(town)
-    }
-}
 
 /// A town that runs.
 #[derive(Debug)]
 pub struct Town {
     folder: TempDir,
-    text: String,
-    settings: Settings,
+    plan: Plan,
+    places: Vec<Place>,
     client: Client,
-    cables: BTreeMap<String, Cable>,
-    cut: BTreeSet<String>,
-    origin: Option<origin::Running>,
+    cables: BTreeMap<String, Bundle>,
+    /// Followers, each with an origin that it does not reach.
+    cut: BTreeSet<(String, usize)>,
     edges: BTreeMap<String, edge::Running>,
     dns: Option<dns::Running>,
 }
@@ -210,12 +58,12 @@ impl Town {
     /// Returns the configuration as it was written.
     #[must_use]
     pub fn text(&self) -> &str {
-        &self.text
+        self.places.first().map_or("", |place| place.text.as_str())
     }
 
     /// Returns the folder in which all nodes keep their files.
     #[must_use]
-    pub fn folder(&self) -> &std::path::Path {
+    pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
@@ -225,32 +73,52 @@ impl Town {
         self.edges.keys().cloned().collect()
     }
 
-    fn running_origin(&self) -> Result<&origin::Running> {
-        self.origin.as_ref().context("the origin does not run")
+    fn place(&self, origin: usize) -> Result<&Place> {
+        self.places.get(origin).with_context(|| format!("there is no origin {origin}"))
+    }
+
+    fn place_mut(&mut self, origin: usize) -> Result<&mut Place> {
+        self.places.get_mut(origin).with_context(|| format!("there is no origin {origin}"))
+    }
+
+    fn running_origin(&self, origin: usize) -> Result<&origin::Running> {
+        self.place(origin)?.running.as_ref().context("the origin does not run")
     }
 
     fn edge(&self, name: &str) -> Result<&edge::Running> {
         self.edges.get(name).with_context(|| format!("the edge {name} does not run"))
     }
 
-    fn cable(&self, name: &str) -> Result<&Cable> {
+    fn bundle(&self, name: &str) -> Result<&Bundle> {
         self.cables.get(name).with_context(|| format!("there is no follower {name}"))
     }
 
-    /// Returns the origin's address.
+    fn cable(&self, name: &str, origin: usize) -> Result<&Cable> {
+        self.bundle(name)?.cables.get(origin).with_context(|| format!("there is no origin {origin}"))
+    }
+
+    /// Returns the first origin's address.
     ///
     /// # Errors
     /// Where it does not run.
     pub fn origin_address(&self) -> Result<SocketAddr> {
-        Ok(self.running_origin()?.address())
+        Ok(self.running_origin(0)?.address())
     }
 
-    /// Returns the admin's calls to the origin.
+    /// Returns the admin's calls to the first origin.
     ///
     /// # Errors
     /// Where it does not run.
     pub fn control(&self) -> Result<Control> {
-        let origin = self.running_origin()?;
+        self.control_of(0)
+    }
+
+    /// Returns the calls to an origin of an admin who has its own token.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn control_of(&self, origin: usize) -> Result<Control> {
+        let origin = self.running_origin(origin)?;
         Control::new(format!("http://{}", origin.address()), &std::fs::read_to_string(origin.admin_token())?)
     }
 
@@ -307,14 +175,21 @@ impl Town {
         dns.addresses().first().copied().context("the DNS node listens nowhere")
     }
 
+    /// Tells whether there is an origin that a follower reaches.
+    fn is_connected(&self, name: &str) -> bool {
+        let reaches = |origin: usize| !self.cut.contains(&(name.to_owned(), origin));
+        self.places.iter().enumerate().any(|(origin, place)| place.running.is_some() && !place.is_lost && reaches(origin))
+    }
+
     /// Waits until every follower that is not cut off holds a lease and has applied all there is.
     ///
     /// # Errors
     /// Where one never does.
     pub async fn settled(&self) -> Result<()> {
-        let control = self.control()?;
+        let heard = self.places.iter().position(|place| place.running.is_some() && !place.is_lost);
+        let control = self.control_of(heard.context("the origin does not run")?)?;
         let nameserver = self.dns.is_some().then(|| NAMESERVER.to_owned());
-        let names: Vec<_> = self.edges.keys().cloned().chain(nameserver).filter(|name| !self.cut.contains(name)).collect();
+        let names: Vec<_> = self.edges.keys().cloned().chain(nameserver).filter(|name| self.is_connected(name)).collect();
         eventually("every follower to hold a lease", || async {
             let status = control.status().await?;
             let settled = |name: &String| {
@@ -330,27 +205,130 @@ impl Town {
         .await
     }
 
-    /// Starts the origin on what it has kept.
+    /// Starts the first origin on what it has kept.
     ///
     /// # Errors
     /// Where it does not start.
     pub async fn start_origin(&mut self) -> Result<()> {
-        // The origin before lets go of its journal a moment after it was stopped.
-        let running = eventually("the origin to start", || Box::pin(Origin::new(self.settings.clone()).start())).await?;
-        for (_, cable) in self.cables.iter().filter(|(name, _)| !self.cut.contains(*name)) {
-            cable.plug(running.address());
+        self.start_origin_at(0).await
+    }
+
+    /// Starts an origin on what it has kept.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub async fn start_origin_at(&mut self, origin: usize) -> Result<()> {
+        let running = run_origin(self.place(origin)?.settings.clone()).await?;
+        self.take_in(origin, running)
+    }
+
+    /// Starts the first so many origins at the same moment.
+    ///
+    /// # Errors
+    /// Where one does not start.
+    pub async fn start_origins(&mut self, count: usize) -> Result<()> {
+        let starting = self.places.iter().take(count).map(|place| Box::pin(run_origin(place.settings.clone())));
+        let running = try_join_all(starting).await?;
+        running.into_iter().enumerate().try_for_each(|(origin, running)| self.take_in(origin, running))
+    }
+
+    /// Lets followers reach an origin that was started.
+    fn take_in(&mut self, origin: usize, running: origin::Running) -> Result<()> {
+        let address = running.address();
+        self.place_mut(origin)?.running = Some(running);
+        for name in self.cables.keys().filter(|name| !self.cut.contains(&((*name).clone(), origin))) {
+            self.cable(name, origin)?.plug(address);
         }
-        self.origin = Some(running);
         Ok(())
     }
 
-    /// Stops the origin; followers see their connections break off.
+    /// Stops the first origin; followers see their connections break off.
     ///
     /// # Errors
     /// Where it does not run.
     pub async fn stop_origin(&mut self) -> Result<()> {
-        self.cables.values().for_each(Cable::cut);
-        Box::pin(self.origin.take().context("the origin does not run")?.stop()).await;
+        self.stop_origin_at(0).await
+    }
+
+    /// Stops an origin; followers see their connections break off.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub async fn stop_origin_at(&mut self, origin: usize) -> Result<()> {
+        self.each_cable_to(origin, Cable::cut);
+        let running = self.place_mut(origin)?.running.take();
+        Box::pin(running.context("the origin does not run")?.stop()).await;
+        Ok(())
+    }
+
+    fn each_cable_to(&self, origin: usize, act: impl Fn(&Cable)) {
+        self.cables.values().filter_map(|bundle| bundle.cables.get(origin)).for_each(act);
+    }
+
+    /// Takes an origin away from everybody at once, as when its process is killed: connections break off, also those to what
+    /// it shares with others. It runs on where nobody hears of it, for the rest of the town's days.
+    ///
+    /// # Errors
+    /// Where there is no such origin.
+    pub fn lose_origin(&mut self, origin: usize) -> Result<()> {
+        self.each_cable_to(origin, Cable::cut);
+        let place = self.place_mut(origin)?;
+        place.shared.cut();
+        place.is_lost = true;
+        Ok(())
+    }
+
+    /// The same without a word, as when its machine loses power: connections stay, and nothing passes.
+    ///
+    /// # Errors
+    /// Where there is no such origin.
+    pub fn silence_origin(&mut self, origin: usize) -> Result<()> {
+        self.each_cable_to(origin, Cable::fall_silent);
+        let place = self.place_mut(origin)?;
+        place.shared.fall_silent();
+        place.is_lost = true;
+        Ok(())
+    }
+
+    /// Cuts an origin off from what it shares with others; its followers reach it still.
+    ///
+    /// # Errors
+    /// Where there is no such origin.
+    pub fn cut_from_shared(&mut self, origin: usize) -> Result<()> {
+        let place = self.place_mut(origin)?;
+        place.shared.cut();
+        place.is_lost = true;
+        Ok(())
+    }
+
+    /// Mends that.
+    ///
+    /// # Errors
+    /// Where there is no such origin.
+    pub fn mend_to_shared(&mut self, origin: usize) -> Result<()> {
+        let server = self.plan.journal.context("nothing is shared")?;
+        let place = self.place_mut(origin)?;
+        place.shared.plug(server);
+        place.is_lost = false;
+        Ok(())
+    }
+
+    /// Names another engine in the files of all origins, none of which may run: a Redis that they share, or a file of the
+    /// first one's own.
+    ///
+    /// # Errors
+    /// Where one runs.
+    pub fn keep_journal_in(&mut self, server: Option<&RedisServer>) -> Result<()> {
+        ensure!(self.places.iter().all(|place| place.running.is_none()), "an origin runs");
+        self.plan.journal = server.map(RedisServer::address);
+        for place in &mut self.places {
+            if let Some(server) = self.plan.journal {
+                place.shared.plug(server);
+            }
+            place.text = self.plan.text(&place.shared);
+            std::fs::write(&place.file, &place.text)?;
+            place.settings = Settings::from_text(&place.text, &place.file, [], [])?;
+        }
         Ok(())
     }
 
@@ -360,7 +338,8 @@ impl Town {
     /// Where it does not start.
     pub async fn start_edge(&mut self, name: &str) -> Result<()> {
         let node: NodeName = name.parse()?;
-        let edge = Edge::new(self.settings.clone(), &node, self.follow_token()?)?.with_origins(vec![self.cable(name)?.url()]);
+        let settings = self.place(0)?.settings.clone();
+        let edge = Edge::new(settings, &node, self.follow_token()?)?.with_origins(self.bundle(name)?.urls());
         let running = Box::pin(edge.start()).await?;
         self.edges.insert(name.to_owned(), running);
         Ok(())
@@ -378,34 +357,51 @@ impl Town {
 
     async fn start_dns(&mut self) -> Result<()> {
         let node: NodeName = NAMESERVER.parse()?;
-        let dns = Dns::new(self.settings.clone(), &node, self.follow_token()?)?.with_origins(vec![self.cable(NAMESERVER)?.url()]);
+        let settings = self.place(0)?.settings.clone();
+        let dns = Dns::new(settings, &node, self.follow_token()?)?.with_origins(self.bundle(NAMESERVER)?.urls());
         self.dns = Some(Box::pin(dns.start()).await?);
         Ok(())
     }
 
     fn follow_token(&self) -> Result<Secret> {
-        let path = self.settings.data.join("follow.token");
+        let path = self.place(0)?.settings.data.join("follow.token");
         Ok(Secret::from_text(&std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?))
     }
 
-    /// Cuts a follower off from the origin, without a word.
+    /// Cuts a follower off from all origins, without a word.
     ///
     /// # Errors
     /// Where there is no such follower.
     pub fn cut(&mut self, name: &str) -> Result<()> {
-        self.cable(name)?.cut();
-        self.cut.insert(name.to_owned());
+        (0..self.places.len()).try_for_each(|origin| self.cut_from(name, origin))
+    }
+
+    /// Cuts a follower off from one origin.
+    ///
+    /// # Errors
+    /// Where there is no such follower or origin.
+    pub fn cut_from(&mut self, name: &str, origin: usize) -> Result<()> {
+        self.cable(name, origin)?.cut();
+        self.cut.insert((name.to_owned(), origin));
         Ok(())
     }
 
-    /// Mends a cable that was cut.
+    /// Mends all cables of a follower that were cut.
     ///
     /// # Errors
     /// Where there is no such follower.
     pub fn mend(&mut self, name: &str) -> Result<()> {
-        self.cut.remove(name);
-        if let Some(origin) = &self.origin {
-            self.cable(name)?.plug(origin.address());
+        (0..self.places.len()).try_for_each(|origin| self.mend_to(name, origin))
+    }
+
+    /// Mends a follower's cable to one origin.
+    ///
+    /// # Errors
+    /// Where there is no such follower or origin.
+    pub fn mend_to(&mut self, name: &str, origin: usize) -> Result<()> {
+        self.cut.remove(&(name.to_owned(), origin));
+        if let Some(running) = &self.place(origin)?.running {
+            self.cable(name, origin)?.plug(running.address());
         }
         Ok(())
     }
@@ -418,9 +414,9 @@ impl Town {
         if let Some(dns) = self.dns.take() {
             Box::pin(dns.stop()).await;
         }
-        self.cables.values().for_each(Cable::cut);
-        if let Some(origin) = self.origin.take() {
-            Box::pin(origin.stop()).await;
-        }
+        self.cables.values().flat_map(|bundle| &bundle.cables).for_each(Cable::cut);
+        let origins = self.places.iter_mut().filter_map(|place| place.running.take()).map(|origin| Box::pin(origin.stop()));
+        let origins: Vec<_> = origins.collect();
+        join_all(origins).await;
     }
 }
