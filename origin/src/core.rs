@@ -17,7 +17,7 @@ use crate::custody::Custody;
 use crate::decide;
 use crate::fault::Fault;
 use crate::journal::{Append, Fit, Journal};
-use crate::lease_book::{Book, Leases, is_life};
+use crate::lease_book::{Book, Judged, Leases, is_life};
 use crate::metrics::Metrics;
 use crate::questions::Questions;
 use crate::rate::Limits;
@@ -185,9 +185,10 @@ impl Core {
         let network = self.network();
         self.leases.expect(network.lease).await?;
         let position = ack.position;
+        let server = self.journal.proven_run();
         let fit = self.fit(&position).await?;
         self.note_lost_history(fit, position.epoch).await?;
-        let answer = self.leases.ack(ack, token, fit, network.lease).await?;
+        let answer = self.leases.ack(ack, token, Judged { fit, server }, network.lease).await?;
         if answer.reason == Some(Refused::OtherHistory) {
             tracing::info!(%position, "an ack of another history was refused");
         }

@@ -37,9 +37,11 @@ impl Custody {
     }
 
     /// A Redis, of whose replicas so many must have each event first.
-    pub(crate) fn of(redis: Redis, replicas: u64) -> Self {
+    pub(crate) async fn of(redis: Redis, replicas: u64) -> Self {
         let losses = vec!["its settings are not known yet".to_owned()];
-        Self(Some(Arc::new(Shared { redis, replicas, found: RwLock::new(Found { losses, ..Found::default() }) })))
+        let shared = Shared { redis, replicas, found: RwLock::new(Found { losses, ..Found::default() }) };
+        shared.look().await;
+        Self(Some(Arc::new(shared)))
     }
 
     /// Asks about the settings until the origin stops.

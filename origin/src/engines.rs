@@ -59,7 +59,7 @@ impl Engines {
         stop: &CancellationToken,
     ) -> Result<Self> {
         let network = &settings.network.name;
-        let custody = Custody::of(Redis::open(address, JOURNAL)?, replicas);
+        let custody = Custody::of(Redis::open(address, JOURNAL)?, replicas).await;
         let journal = Journal::open_shared(Redis::open(address, JOURNAL)?, network, replicas, new_epoch).await?;
         // Leases that a lost book granted are waited for by what this machine remembers of them.
         let longest = LongestLease::new(folder);

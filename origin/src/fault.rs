@@ -53,6 +53,8 @@ pub(crate) enum Fault {
     Storage(String),
     /// What this origin stores on elsewhere does not answer, or fails; nothing was kept.
     Away(String),
+    /// What this origin stores on elsewhere took it, or maybe not: it may still come into force.
+    Unsure(String),
     /// The origin is stopping.
     Stopping,
 }
@@ -97,6 +99,7 @@ impl Fault {
             Self::Full(..) => "There is no room for more",
             Self::Storage(_) => "It could not be stored",
             Self::Away(_) => "What it is stored on does not answer",
+            Self::Unsure(_) => "It may have been stored",
             Self::Stopping => "The origin is stopping",
         }
     }
@@ -137,7 +140,8 @@ impl fmt::Display for Fault {
             | Self::Reused(said)
             | Self::Gone(said)
             | Self::Storage(said)
-            | Self::Away(said) => f.write_str(said),
+            | Self::Away(said)
+            | Self::Unsure(said) => f.write_str(said),
             Self::TooFast(said, wait) | Self::Full(said, wait) => write!(f, "{said}; try again in {} s", whole_seconds(*wait)),
         }
     }
@@ -151,10 +155,10 @@ fn whole_seconds(wait: Duration) -> u64 {
 impl From<AppendError> for Fault {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::Conflict { .. } => Self::Conflict(error.to_string()),
-            AppendError::Storage(_) | AppendError::Unknown(_) | AppendError::Unreplicated | AppendError::NotEmpty => {
-                Self::Storage(error.to_string())
-            }
+            AppendError::Conflict { .. } | AppendError::NotEmpty => Self::Conflict(error.to_string()),
+            AppendError::Storage(_) => Self::Storage(error.to_string()),
+            AppendError::Away(_) => Self::Away(error.to_string()),
+            AppendError::Unknown(_) | AppendError::Unreplicated => Self::Unsure(error.to_string()),
             AppendError::Stopped => Self::Stopping,
         }
     }
@@ -175,7 +179,7 @@ impl ResponseError for Fault {
             Self::Gone(_) => StatusCode::GONE,
             Self::TooFast(..) => StatusCode::TOO_MANY_REQUESTS,
             Self::Storage(_) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Full(..) | Self::Away(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full(..) | Self::Away(_) | Self::Unsure(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -193,7 +197,7 @@ impl ResponseError for Fault {
             Self::Unauthorised | Self::UnknownToken => Some(("WWW-Authenticate", "Bearer".to_owned())),
             Self::OnlyRead(_) => Some(("Allow", "GET, HEAD".to_owned())),
             Self::TooFast(_, wait) | Self::Full(_, wait) => Some(("Retry-After", whole_seconds(*wait).to_string())),
-            Self::Stopping | Self::Away(_) => Some(("Retry-After", "1".to_owned())),
+            Self::Stopping | Self::Away(_) | Self::Unsure(_) => Some(("Retry-After", "1".to_owned())),
             _ => None,
         };
         if let Some(field) = way_out {

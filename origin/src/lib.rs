@@ -37,7 +37,7 @@ pub mod cores {
     pub use crate::decide::may_serve;
     pub use crate::journal::{Fit, fit};
     pub use crate::lease_book::{
-        Acked, Arbiter, Asked, Candidate, Distrust, Elsewhere, Entry, Grant, Held, LeaseBook, Line, Mirror, Named, Recalled, Remembered,
+        Acked, Arbiter, Asked, Candidate, Completed, Distrust, Elsewhere, Entry, Grant, Held, LeaseBook, Line, Mirror, Named, Recalled, Remembered,
         Standing, Table, Verdict, Who,
     };
 }

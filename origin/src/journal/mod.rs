@@ -74,6 +74,8 @@ pub(crate) enum AppendError {
     Conflict { stream: String },
     #[error("the journal could not be written: {0}")]
     Storage(String),
+    #[error("the journal's engine can't be used now, and nothing was written: {0}")]
+    Away(String),
     #[error("the journal's engine did not tell what became of it, so that it may have been appended: {0}")]
     Unknown(String),
     #[error("it was written, but not replicated in time: it comes into force once it is")]
@@ -196,7 +198,7 @@ impl Journal {
 
     /// Waits until all is shown that the engine holds by now: what another origin appended before this was called.
     pub(crate) async fn catch_up(&self) -> Result<(), AppendError> {
-        let late = |_| Err(AppendError::Storage("the journal's engine does not answer".to_owned()));
+        let late = |_| Err(AppendError::Away("it does not answer".to_owned()));
         tokio::time::timeout(PATIENCE, self.ask(Job::CatchUp)).await.unwrap_or_else(late)
     }
 
@@ -254,9 +256,16 @@ impl Journal {
         self.shown.watch_head()
     }
 
-    /// Tells each time that the shared engine may have lost what it knew: leases that were granted may be unknown there.
+    /// Tells each time that the shared engine may have lost what it knew (leases that were granted may be unknown there), and when
+    /// that was found out.
     pub(crate) fn watch_runs(&self) -> watch::Receiver<u64> {
         self.shown.watch_runs()
+    }
+
+    /// Returns the life of the shared engine's process that is known to hold what is shown here: nothing while that is to be found
+    /// out, since another process answers, which may have lost some of it.
+    pub(crate) fn proven_run(&self) -> Option<String> {
+        self.shown.proven_run()
     }
 
     /// Returns which life of the shared engine's process the journal believes in; nothing for a file.
@@ -290,7 +299,7 @@ impl Journal {
             Engine::File(store) => Ok(store.chain_at(seq).ok().flatten()),
             Engine::Shared(shelf) => {
                 let read = shelf.chain_at(&self.run(), epoch, seq).await;
-                read.map_err(|trouble| AppendError::Storage(trouble.to_string()))
+                read.map_err(|trouble| AppendError::Away(trouble.to_string()))
             }
         }
     }
@@ -313,7 +322,7 @@ impl Journal {
             }
             Engine::Shared(shelf) => {
                 let read = shelf.read_after(&self.run(), seq, most, &head).await;
-                read.map_err(|trouble| AppendError::Storage(trouble.to_string()))
+                read.map_err(|trouble| AppendError::Away(trouble.to_string()))
             }
         }
     }

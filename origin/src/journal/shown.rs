@@ -18,11 +18,18 @@ pub(super) struct Shown {
     recent: Mutex<Recent>,
     head: watch::Sender<Position>,
     /// Which life of the engine's process this journal believes in; nothing for a file.
-    run: Mutex<String>,
-    /// How often the engine may have lost what it knew.
+    run: Mutex<Run>,
+    /// How often the engine may have lost what it knew, and how often that was found out.
     runs: watch::Sender<u64>,
     /// When this was all that the engine held (CLOCK_BOOTTIME); of a file it always is.
     confirmed: Mutex<Option<Duration>>,
+}
+
+#[derive(Clone, Debug)]
+struct Run {
+    name: String,
+    /// What is shown was found there again, since that process or this one began.
+    is_proven: bool,
 }
 
 impl Shown {
@@ -32,7 +39,7 @@ impl Shown {
             state: RwLock::new(state),
             recent: Mutex::default(),
             head,
-            run: Mutex::new(run),
+            run: Mutex::new(Run { name: run, is_proven: true }),
             runs: watch::Sender::new(0),
             confirmed: Mutex::new(None),
         }
@@ -54,8 +61,25 @@ impl Shown {
         self.head.subscribe()
     }
 
+    fn lock_run(&self) -> MutexGuard<'_, Run> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn run(&self) -> String {
-        self.run.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock_run().name.clone()
+    }
+
+    /// Returns the life of the engine's process that holds what is shown, once that is sure.
+    pub(super) fn proven_run(&self) -> Option<String> {
+        let run = self.lock_run();
+        run.is_proven.then(|| run.name.clone())
+    }
+
+    /// The engine's process holds all that is shown.
+    pub(super) fn prove(&self) {
+        if !std::mem::replace(&mut self.lock_run().is_proven, true) {
+            self.runs.send_modify(|runs| *runs += 1);
+        }
     }
 
     pub(super) fn watch_runs(&self) -> watch::Receiver<u64> {
@@ -75,7 +99,7 @@ impl Shown {
 
     /// The engine may have lost what it knew, leases for example.
     pub(super) fn distrust(&self, run: &str) {
-        run.clone_into(&mut self.run.lock().unwrap_or_else(PoisonError::into_inner));
+        *self.lock_run() = Run { name: run.to_owned(), is_proven: false };
         self.runs.send_modify(|runs| *runs += 1);
     }
 

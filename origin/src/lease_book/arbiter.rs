@@ -13,7 +13,7 @@ use wire::{Epoch, Role};
 
 use super::FOLLOWERS;
 use super::follower::LIVES;
-use super::lines::{Acked, Asked, Elsewhere, Entry, Grant, Held, Line, Named, Recalled, Table, Verdict, Who};
+use super::lines::{Acked, Asked, Completed, Elsewhere, Entry, Grant, Held, Line, Named, Recalled, Table, Verdict, Who};
 
 /// Entries of the log that are kept; whoever falls behind reads everything anew.
 const KEPT: usize = 4096;
@@ -242,10 +242,10 @@ impl Arbiter {
     ///
     /// # Errors
     /// Where the caller means another book.
-    pub fn complete(&mut self, run: &str, epoch: Epoch, seq: u64, ended: &[u64]) -> Result<Option<u64>, Elsewhere> {
+    pub fn complete(&mut self, run: &str, epoch: Epoch, seq: u64, ended: &[u64]) -> Result<Option<Completed>, Elsewhere> {
         self.must_be(run, Some(epoch))?;
         if seq <= self.head.complete {
-            return Ok(Some(self.head.complete));
+            return Ok(Some(Completed { seq: self.head.complete, log: self.head.log }));
         }
         // Nobody could come up to what the journal has lost.
         if self.journal.is_some_and(|(of, last)| of == epoch && seq > last) {
@@ -261,7 +261,7 @@ impl Arbiter {
         self.head.complete = seq;
         self.head.floor = self.head.floor.max(seq);
         self.tell(vec![Line::Complete { seq, ended: grants }]);
-        Ok(Some(seq))
+        Ok(Some(Completed { seq, log: self.head.log }))
     }
 
     /// Its lease holds nothing back any more. What the present life of a name has applied stays known.

@@ -10,7 +10,7 @@ use engine::{Redis, Script, Trouble};
 use wire::{Epoch, Position};
 
 use super::arbiter::Distrust;
-use super::lines::{Acked, Asked, Elsewhere, Entry, Line, Recalled, Table, Verdict, Who, write_who};
+use super::lines::{Acked, Asked, Completed, Elsewhere, Entry, Line, Recalled, Table, Verdict, Who, write_who};
 use super::millis;
 
 /// How long a read of the log waits for news. Then the book is looked at: another process may keep it by now.
@@ -159,14 +159,15 @@ impl Calls {
     }
 
     /// As [`super::Arbiter::complete`] does it.
-    pub(crate) async fn complete(&self, run: &str, epoch: Epoch, seq: u64, ended: &[u64]) -> Result<Option<u64>, CallError> {
+    pub(crate) async fn complete(&self, run: &str, epoch: Epoch, seq: u64, ended: &[u64]) -> Result<Option<Completed>, CallError> {
         let mut arguments = vec![run.to_owned(), epoch.to_string(), seq.to_string()];
         arguments.extend(ended.iter().map(u64::to_string));
         let connection = self.redis.connection();
         let answer = self.ask(&self.scripts.complete, &arguments).await?;
         // On a server that was cut off from its replicas, others may hold leases that are not known there.
         self.replicated(connection).await?;
-        answer.map(|answer| number(&answer)).transpose()
+        let Some(answer) = answer else { return Ok(None) };
+        Ok(Some(Completed { seq: number(&answer)?, log: number(answer.get(1..).unwrap_or_default())? }))
     }
 
     /// As [`super::Arbiter::drain`] does it.

@@ -41,6 +41,14 @@ impl Deref for Book<'_> {
     }
 }
 
+/// What was found out about the position of an ack.
+#[derive(Clone, Debug)]
+pub(crate) struct Judged {
+    pub(crate) fit: Fit,
+    /// The life of the shared engine's process by which it was, as far as that was sure before.
+    pub(crate) server: Option<String>,
+}
+
 /// What an ack is judged by. An epoch may have begun since its position was judged: then it is of another history. Of one epoch it
 /// stays judged, since nothing that was appended changes.
 pub(super) fn standing(journal: &Journal, head: &Position, position: &Position, fit: Fit, lease: Duration) -> Standing {
@@ -79,10 +87,10 @@ impl Leases {
     }
 
     /// Takes in an ack that came with `token`, whose position was judged, and decides about a lease.
-    pub(crate) async fn ack(&self, ack: Ack, token: Option<String>, fit: Fit, lease: Duration) -> Result<AckAnswer, Fault> {
+    pub(crate) async fn ack(&self, ack: Ack, token: Option<String>, judged: Judged, lease: Duration) -> Result<AckAnswer, Fault> {
         match self {
-            Self::Embedded(embedded) => embedded.ack(ack, token, fit, lease).await,
-            Self::Shared(shared) => shared.ack(ack, token, fit, lease).await,
+            Self::Embedded(embedded) => embedded.ack(ack, token, judged.fit, lease).await,
+            Self::Shared(shared) => shared.ack(ack, token, judged, lease).await,
         }
     }
 

@@ -375,6 +375,15 @@ pub struct Acked {
     pub verdicts: Vec<Verdict>,
 }
 
+/// What was made complete, by this call or before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completed {
+    /// Up to where.
+    pub seq: u64,
+    /// The entry of the log by which all origins hear of it: whose leases have ended at that, only the log tells.
+    pub log: u64,
+}
+
 impl Verdict {
     pub(crate) fn read(word: &str, number: &str) -> Option<Self> {
         Some(match word {

@@ -273,14 +273,6 @@ impl Mirror {
         (seq > self.book.complete).then(|| Candidate { run: self.run.clone(), epoch, seq, ended })
     }
 
-    /// The book confirmed a candidate, up to `seq` at least.
-    pub fn note_complete(&mut self, candidate: &Candidate, seq: u64) {
-        if candidate.run == self.run && Some(candidate.epoch) == self.epoch {
-            // Which leases it does not count any more, and what somebody else has made complete beyond, the log tells in turn.
-            self.book.complete = self.book.complete.max(seq.min(candidate.seq));
-        }
-    }
-
     /// Returns up to where the journal of this epoch is complete and may be said to be; 0 while nothing may be said.
     #[must_use]
     pub fn said(&self, epoch: Epoch, now: Duration) -> u64 {

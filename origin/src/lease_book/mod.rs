@@ -30,8 +30,8 @@ use wire::{
 
 pub use arbiter::{Arbiter, Distrust};
 pub(crate) use calls::Replicas;
-pub(crate) use leases::{Book, Leases};
-pub use lines::{Acked, Asked, Elsewhere, Entry, Grant, Held, Line, Named, Recalled, Table, Verdict, Who};
+pub(crate) use leases::{Book, Judged, Leases};
+pub use lines::{Acked, Asked, Completed, Elsewhere, Entry, Grant, Held, Line, Named, Recalled, Table, Verdict, Who};
 pub use mirror::{Candidate, Mirror};
 pub(crate) use shared::Shared;
 

@@ -18,13 +18,13 @@ use wire::{Ack, AckAnswer, Epoch, LEASE_NONE, NodeName, Position, Refused, Role}
 
 use super::arbiter::Distrust;
 use super::calls::{CallError, Calls, Replicas};
-use super::leases::standing;
+use super::leases::{Judged, standing};
 use super::lines::{Acked, Asked, Elsewhere, Verdict};
 use super::mirror::{Candidate, Mirror};
 use super::{Remembered, is_life, millis};
 use crate::clock::boottime;
 use crate::fault::Fault;
-use crate::journal::{Fit, Journal, LongestLease};
+use crate::journal::{Journal, LongestLease};
 
 /// Acks that wait for the book. Beyond it a follower is told to come again: an ack that waits for long is worth little.
 const WAITING: usize = 4096;
@@ -56,6 +56,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 struct Waiting {
     asked: Asked,
+    /// The book for which its position was judged.
+    place: Place,
     epoch: Epoch,
     reply: oneshot::Sender<Result<(u64, Verdict), String>>,
 }
@@ -65,6 +67,13 @@ struct Waiting {
 struct Place {
     run: String,
     epoch: Option<Epoch>,
+}
+
+impl Place {
+    /// Tells whether it is kept by this life of a server.
+    fn is_of(&self, server: &str) -> bool {
+        self.run.strip_prefix(server).is_some_and(|rest| rest.starts_with('.'))
+    }
 }
 
 /// A handle on the book.
@@ -173,9 +182,14 @@ impl Shared {
     }
 
     /// Asks the book about a lease.
-    pub(super) async fn ack(&self, ack: Ack, token: Option<String>, fit: Fit, lease: Duration) -> Result<AckAnswer, Fault> {
+    pub(super) async fn ack(&self, ack: Ack, token: Option<String>, judged: Judged, lease: Duration) -> Result<AckAnswer, Fault> {
+        let place = self.place();
+        // A server that lost events has numbers that mean others than the ones by which the position was judged.
+        if !judged.server.is_some_and(|server| place.is_of(&server)) {
+            return Err(Fault::Away("another server answers; whether it holds all that is known here is to be found out first".to_owned()));
+        }
         let head = self.journal.head();
-        let standing = standing(&self.journal, &head, &ack.position, fit, lease);
+        let standing = standing(&self.journal, &head, &ack.position, judged.fit, lease);
         let answer = |reason, anew| AckAnswer { head: head.seq, lease_ms: LEASE_NONE, reason: Some(reason), anew };
         if !standing.fits {
             return Ok(answer(Refused::OtherHistory, false));
@@ -186,7 +200,7 @@ impl Shared {
         let news = self.mirror().news(&ack, token, standing.now);
         let who = (ack.role, ack.follower);
         let asked = Asked { who, life: ack.life, seq: ack.position.seq, lease, is_laggard: standing.is_laggard(), news };
-        let (known_head, verdict) = self.ask(asked, head.epoch).await?;
+        let (known_head, verdict) = self.ask(asked, place, head.epoch).await?;
         // Another origin may have appended what has not come here yet: a follower must not hear that nobody has.
         let head = head.seq.max(known_head);
         Ok(match verdict {
@@ -197,13 +211,13 @@ impl Shared {
         })
     }
 
-    async fn ask(&self, asked: Asked, epoch: Epoch) -> Result<(u64, Verdict), Fault> {
+    async fn ask(&self, asked: Asked, place: Place, epoch: Epoch) -> Result<(u64, Verdict), Fault> {
         let (reply, answer) = oneshot::channel();
-        let waiting = Waiting { asked, epoch, reply };
+        let waiting = Waiting { asked, place, epoch, reply };
         if self.waiting.try_send(waiting).is_err() {
             return Err(Fault::Full("too many acks wait for the lease book".to_owned(), PAUSE));
         }
-        answer.await.map_err(|_| Fault::Stopping)?.map_err(Fault::Storage)
+        answer.await.map_err(|_| Fault::Stopping)?.map_err(Fault::Away)
     }
 
     /// Asks for all acks that have come, one call at a time.
@@ -214,15 +228,15 @@ impl Shared {
                 count = queue.recv_many(&mut came, BATCH) => if count == 0 { return },
                 () = self.stop.cancelled() => return,
             }
-            while let Some(epoch) = came.first().map(|waiting| waiting.epoch) {
-                let (of_one, others) = came.into_iter().partition(|waiting| waiting.epoch == epoch);
-                self.answer_batch(epoch, of_one).await;
+            while let Some((place, epoch)) = came.first().map(|waiting| (waiting.place.clone(), waiting.epoch)) {
+                let (of_one, others) = came.into_iter().partition(|waiting| (&waiting.place, waiting.epoch) == (&place, epoch));
+                self.answer_batch(&place, epoch, of_one).await;
                 came = others;
             }
         }
     }
 
-    async fn answer_batch(&self, epoch: Epoch, mut waiting: Vec<Waiting>) {
+    async fn answer_batch(&self, place: &Place, epoch: Epoch, mut waiting: Vec<Waiting>) {
         // A lease for who has given up would hold back what is complete, and those who still wait.
         waiting.retain(|waiting| !waiting.reply.is_closed());
         if waiting.is_empty() {
@@ -230,7 +244,7 @@ impl Shared {
         }
         let (asked, replies): (Vec<_>, Vec<_>) = waiting.into_iter().map(|waiting| (waiting.asked, waiting.reply)).unzip();
         // Whoever has left does not hear of it; its lease counts all the same.
-        match self.call_ack(epoch, &asked).await {
+        match self.call_ack(place, epoch, &asked).await {
             Ok(acked) => replies.into_iter().zip(acked.verdicts).for_each(|(reply, verdict)| {
                 let _ = reply.send(Ok((acked.head, verdict)));
             }),
@@ -240,15 +254,18 @@ impl Shared {
         }
     }
 
-    async fn call_ack(&self, epoch: Epoch, asked: &[Asked]) -> Result<Acked, CallError> {
-        let place = self.place();
-        match self.calls.ack(&place.run, epoch, asked).await {
-            // Nothing was done.
-            Err(CallError::Elsewhere(_)) => self.load(Some(&place)).await?,
+    async fn call_ack(&self, place: &Place, epoch: Epoch, asked: &[Asked]) -> Result<Acked, CallError> {
+        let elsewhere = match self.calls.ack(&place.run, epoch, asked).await {
+            Err(CallError::Elsewhere(elsewhere)) => elsewhere,
             answered => return answered,
+        };
+        // Nothing was done. It is asked again where the book only had to begin the epoch; with another run the journal may have
+        // lost what these positions were judged by.
+        self.load(Some(place)).await?;
+        match elsewhere {
+            Elsewhere::Epoch(_) => self.calls.ack(&place.run, epoch, asked).await,
+            Elsewhere::Run(_) => Err(elsewhere.into()),
         }
-        let run = self.place().run;
-        self.calls.ack(&run, epoch, asked).await
     }
 
     /// Takes in who followed an imported journal; leases up to the `longest` may run.
@@ -436,16 +453,30 @@ impl Shared {
                 tracing::debug!("failed to look at the lease book: {error}");
                 tokio::time::sleep(PAUSE).await;
             }
+            self.changed();
         }
+    }
+
+    /// Tells whether the journal's events and the book's numbers are of one life of one server: else a seq may mean two events.
+    fn is_of_one_server(&self) -> bool {
+        self.journal.proven_run().is_some_and(|server| self.place().is_of(&server))
+    }
+
+    /// Returns up to where the journal is complete and may be said to be.
+    fn said(&self, now: Duration) -> u64 {
+        if self.is_of_one_server() { self.mirror().said(self.journal.head().epoch, now) } else { 0 }
+    }
+
+    /// Returns what may be made complete.
+    fn candidate(&self, now: Duration) -> Option<Candidate> {
+        let head = self.journal.head();
+        if self.is_of_one_server() { self.mirror().candidate(&head, now) } else { None }
     }
 
     /// Tells whether `seq` is complete; else it is tried, and whoever waits is told by the version.
     pub(super) fn judge(&self, seq: u64, now: Duration) -> (bool, Option<Duration>) {
-        let epoch = self.journal.head().epoch;
-        let (is_complete, next) = {
-            let mirror = self.mirror();
-            (seq <= mirror.said(epoch, now), mirror.next_change(seq, now))
-        };
+        let (said, next) = (self.said(now), self.mirror().next_change(seq, now));
+        let is_complete = seq <= said;
         if !is_complete {
             self.wanted.send_if_modified(|wanted| {
                 let is_more = seq > *wanted;
@@ -459,13 +490,12 @@ impl Shared {
     /// Returns the journal's head, and up to where it is complete.
     pub(super) async fn progress(&self) -> (Position, u64) {
         let head = self.journal.head();
-        let candidate = self.mirror().candidate(&head, boottime());
-        if let Some(candidate) = candidate
+        if let Some(candidate) = self.candidate(boottime())
             && let Err(error) = self.complete(&candidate).await
         {
             tracing::debug!("failed to ask the lease book what is complete: {error}");
         }
-        (head, self.mirror().said(head.epoch, boottime()))
+        (head, self.said(boottime()))
     }
 
     async fn complete_what_is_wanted(self: Arc<Self>) {
@@ -486,13 +516,8 @@ impl Shared {
     /// Has as much completed as there is, if somebody waits for more than is. Returns how long to sleep where nothing changes.
     async fn complete_up_to(&self, wanted: u64) -> Duration {
         let now = boottime();
-        let head = self.journal.head();
-        let (candidate, next) = {
-            let mirror = self.mirror();
-            let is_waited_for = wanted > mirror.said(head.epoch, now);
-            (mirror.candidate(&head, now).filter(|_| is_waited_for), mirror.next_change(wanted, now))
-        };
-        let Some(candidate) = candidate else {
+        let next = self.mirror().next_change(wanted, now);
+        let Some(candidate) = self.candidate(now).filter(|_| wanted > self.said(now)) else {
             return next.map_or(LONGEST_SLEEP, |next| next.saturating_sub(now) + Duration::from_millis(1)).min(LONGEST_SLEEP);
         };
         match self.complete(&candidate).await {
@@ -510,11 +535,7 @@ impl Shared {
         let _one_at_a_time = self.completing.lock().await;
         let Candidate { run, epoch, seq, ended } = candidate;
         match self.calls.complete(run, *epoch, *seq, ended).await {
-            Ok(Some(complete)) => {
-                self.mirror().note_complete(candidate, complete);
-                self.changed();
-                Ok(true)
-            }
+            Ok(Some(completed)) => Ok(self.has_read(run, completed.log).await),
             Ok(None) => Ok(false),
             Err(CallError::Elsewhere(_)) => {
                 self.load(Some(&Place { run: run.clone(), epoch: Some(*epoch) })).await?;
@@ -522,6 +543,17 @@ impl Shared {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits until the mirror has read the log up to `entry`; tells whether it did. Nobody says that something is complete who
+    /// does not know yet whose leases have ended at that (P7).
+    async fn has_read(&self, run: &str, entry: u64) -> bool {
+        let mut version = self.version.subscribe();
+        let has_read = || {
+            let mirror = self.mirror();
+            mirror.run() == run && mirror.log() >= entry
+        };
+        tokio::time::timeout(PAUSE, version.wait_for(|_| has_read())).await.is_ok()
     }
 
     pub(super) async fn tidy(&self) -> Result<(), Fault> {
@@ -550,5 +582,5 @@ fn random() -> Result<u64, CallError> {
 }
 
 fn fault(error: CallError) -> Fault {
-    Fault::Storage(format!("the lease book failed: {error}"))
+    Fault::Away(format!("the lease book failed: {error}"))
 }

@@ -123,7 +123,8 @@ impl Both {
     }
 
     async fn complete(&mut self, run: &str, of: u8, seq: u64, ended: &[u64]) -> Result<Option<u64>, Elsewhere> {
-        agreed(self.arbiter.complete(run, epoch(of), seq, ended), own(self.calls.complete(run, epoch(of), seq, ended).await))
+        let agreed = agreed(self.arbiter.complete(run, epoch(of), seq, ended), own(self.calls.complete(run, epoch(of), seq, ended).await));
+        Ok(agreed?.map(|completed| completed.seq))
     }
 
     async fn drain(&mut self, run: &str, who: &Who) -> Result<bool, Elsewhere> {

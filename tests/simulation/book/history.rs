@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use origin::cores::{Arbiter, Asked, Candidate, Distrust, Elsewhere, Mirror, Verdict, Who};
+use origin::cores::{Arbiter, Asked, Candidate, Completed, Distrust, Elsewhere, Mirror, Verdict, Who};
 use wire::{Chain, Epoch, Position, Role};
 
 use crate::chance::Chance;
@@ -69,7 +69,6 @@ enum Message {
     Ack { edge: usize, life: u64, position: Position, sent: Duration, origin: (usize, u64) },
     Lease { edge: usize, life: u64, epoch: Epoch, sent: Duration, lease: Duration },
     Complete { origin: (usize, u64), candidate: Candidate },
-    Completed { origin: (usize, u64), candidate: Candidate, seq: u64 },
 }
 
 /// A world with one history.
@@ -341,11 +340,6 @@ impl World {
                 }
             }
             Message::Complete { origin, candidate } => self.make_complete(origin, candidate),
-            Message::Completed { origin: (index, life), candidate, seq } => {
-                if self.origins[index].life == life {
-                    self.origins[index].mirror.note_complete(&candidate, seq);
-                }
-            }
         }
     }
 
@@ -372,7 +366,7 @@ impl World {
 
     fn make_complete(&mut self, origin: (usize, u64), candidate: Candidate) {
         match self.book.complete(&candidate.run, candidate.epoch, candidate.seq, &candidate.ended) {
-            Ok(Some(seq)) => {
+            Ok(Some(Completed { seq, .. })) => {
                 if candidate.epoch == self.journal.epoch {
                     self.complete = self.complete.max(seq);
                 }
@@ -380,7 +374,6 @@ impl World {
                 if !candidate.ended.is_empty() {
                     self.count("completed over an ended lease");
                 }
-                self.send(Message::Completed { origin, candidate, seq });
             }
             Ok(None) => self.count("completion refused"),
             Err(_) if self.origins[origin.0].life == origin.1 => self.load(origin.0),

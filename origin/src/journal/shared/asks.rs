@@ -83,7 +83,7 @@ impl Asks {
             number += 1;
             let (is_over, may_be_there) = (now >= ask.until, number <= in_flight);
             if is_over && let Some(reply) = ask.reply.take() {
-                let error = if may_be_there { AppendError::Unknown(why.to_owned()) } else { AppendError::Storage(why.to_owned()) };
+                let error = if may_be_there { AppendError::Unknown(why.to_owned()) } else { AppendError::Away(why.to_owned()) };
                 let _ = reply.send(Err(error));
             }
             // What is under way is counted by its place.
@@ -155,7 +155,7 @@ mod tests {
         asks.expire(now, 1, "away");
         assert!(matches!(written.try_recv().unwrap(), Err(AppendError::Unreplicated)));
         assert!(matches!(in_flight.try_recv().unwrap(), Err(AppendError::Unknown(_))));
-        assert!(matches!(waiting.try_recv().unwrap(), Err(AppendError::Storage(_))));
+        assert!(matches!(waiting.try_recv().unwrap(), Err(AppendError::Away(_))));
         assert_eq!(asks.waiting.len(), 1, "what is under way keeps its place");
         assert_eq!(asks.appends().count(), 0, "and is not tried again");
     }

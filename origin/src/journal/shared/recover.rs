@@ -79,6 +79,7 @@ impl Writer {
             // A fence was asked for with the look: what is not there now does not come any more.
             self.flight = None;
             self.is_unproven = false;
+            self.shown.prove();
             return Ok(true);
         }
         if is_all {

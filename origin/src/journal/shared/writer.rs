@@ -236,7 +236,7 @@ impl Writer {
                 self.lose_sight(&trouble.to_string());
                 self.retry_at = Instant::now() + RETRY;
                 for reply in waiting {
-                    let _ = reply.send(Err(AppendError::Storage(trouble.to_string())));
+                    let _ = reply.send(Err(AppendError::Away(trouble.to_string())));
                 }
             }
         }
@@ -410,7 +410,7 @@ impl Writer {
 
     async fn begin_epoch(&mut self, only_if: Epoch) -> Result<(), AppendError> {
         for _ in 0..ATTEMPTS {
-            self.recover().await.map_err(|trouble| AppendError::Storage(trouble.to_string()))?;
+            self.recover().await.map_err(|trouble| AppendError::Away(trouble.to_string()))?;
             if self.written.epoch != only_if {
                 return Ok(());
             }
@@ -418,13 +418,13 @@ impl Writer {
             let (next, expected) = (next_life(self.own_state()), self.written);
             self.begin(next, Some(&expected)).await.map_err(|trouble| AppendError::Unknown(trouble.to_string()))?;
         }
-        Err(AppendError::Storage("other origins append all the time".to_owned()))
+        Err(AppendError::Away("other origins append all the time".to_owned()))
     }
 
     async fn import(&mut self, state: State) -> Result<(), AppendError> {
         let next = next_life(state);
         for _ in 0..ATTEMPTS {
-            self.recover().await.map_err(|trouble| AppendError::Storage(trouble.to_string()))?;
+            self.recover().await.map_err(|trouble| AppendError::Away(trouble.to_string()))?;
             if self.written.epoch == next.position.epoch {
                 return Ok(());
             }
@@ -434,6 +434,6 @@ impl Writer {
             let expected = self.written;
             self.begin(next.clone(), Some(&expected)).await.map_err(|trouble| AppendError::Unknown(trouble.to_string()))?;
         }
-        Err(AppendError::Storage("other origins change it all the time".to_owned()))
+        Err(AppendError::Away("other origins change it all the time".to_owned()))
     }
 }

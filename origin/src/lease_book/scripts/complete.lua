@@ -6,8 +6,9 @@ if mismatch then
   return mismatch
 end
 local seq = number(ARGV[3])
+-- Whose leases have ended at that the log tells: nobody says that it is complete before it has read that.
 if seq <= number(book.complete) then
-  return { 'done', book.complete }
+  return { 'done', book.complete, text(number(book.log)) }
 end
 -- Nobody could come up to what the journal has lost.
 if journal_epoch == book.epoch and seq > number(journal_seq) then
@@ -47,4 +48,4 @@ end
 book.complete = seq
 book.floor = math.max(number(book.floor), seq)
 close({ line })
-return { 'done', text(seq) }
+return { 'done', text(seq), text(number(book.log)) }
