@@ -7,6 +7,7 @@ mod disk;
 mod figures;
 mod town;
 mod control;
+mod engines;
 mod world;
 mod start;
 mod publish;
@@ -15,9 +16,15 @@ mod memory;
 mod crowd;
 mod attacks;
 mod purge_rate;
+mod purge_origins;
 mod catch_up;
 mod followers;
 mod misses;
+mod metrics;
+mod upstream;
+mod visitor;
+mod second_tier;
+mod dead_redis;
 mod drills;
 
 use std::path::{Path, PathBuf};
@@ -58,7 +65,10 @@ struct Arguments {
     /// How long purge-rate purges, in seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
-    /// Prints JSON: one object for the drills, one per line for purge-rate, catch-up, followers and misses.
+    /// Over how many origins purge-rate purges: one by itself, or two on a Redis.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
+    origins: u32,
+    /// Prints JSON: one object for the drills, one per line for purge-rate, catch-up, followers, misses, second-tier and failover.
     #[arg(long)]
     json: bool,
 }
@@ -86,6 +96,10 @@ enum What {
     Followers,
     /// What the purge table's size costs in misses.
     Misses,
+    /// What a second tier saves, and what a dead one costs; needs a redis-server.
+    SecondTier,
+    /// An origin dies, and its followers move to another one; needs a redis-server.
+    Failover,
     /// What is promised of purges, while things break; only when it is named.
     Drills,
 }
@@ -121,10 +135,15 @@ async fn measure(what: What, binary: &Path, arguments: &Arguments) -> Result<()>
         What::Memory => memory::measure(binary).await,
         What::Crowd => crowd::measure(binary).await,
         What::Attacks => attacks::measure(binary).await,
+        What::PurgeRate if arguments.origins > 1 => {
+            purge_origins::measure(binary, arguments.wan.as_deref(), arguments.seconds, voice).await
+        }
         What::PurgeRate => purge_rate::measure(binary, arguments.wan.as_deref(), arguments.seconds, voice).await,
         What::CatchUp => catch_up::measure(binary, voice).await,
         What::Followers => followers::measure(binary, voice).await,
         What::Misses => misses::measure(voice),
+        What::SecondTier => second_tier::measure(binary, voice).await,
+        What::Failover => drills::failover::measure(binary, arguments.wan.as_deref(), voice).await,
         What::Drills => Ok(()),
     }
 }

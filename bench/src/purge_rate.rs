@@ -14,7 +14,7 @@ use crate::control::Control;
 use crate::disk::syncs;
 use crate::figures::{Samples, Voice, ms};
 use crate::process::{cpu_time, share_of_core};
-use crate::world::{Plan, REGIONS, World};
+use crate::world::{Plan, REGIONS, Shared, World};
 
 /// Scopes of one call, and calls of one second.
 const SCOPES: usize = 100;
@@ -45,11 +45,11 @@ struct Seen {
 }
 
 pub(crate) async fn measure(binary: &Path, wan: Option<&Path>, seconds: u32, voice: Voice) -> Result<()> {
-    let world = World::start(binary, wan, Plan { lease: Duration::from_secs(5), keys: 1 }).await?;
+    let world = World::start(binary, wan, Plan { lease: Duration::from_secs(5), keys: 1, shared: Shared::Nothing }).await?;
     let ways = world.ways();
     voice.tell(&format!("purge-rate: {ways}"), &json!({ "what": "purge-rate: ways", "measured": ways }));
     let mut disk = syncs(world.folder(), SYNCS)?;
-    let origin = world.origin.id()?;
+    let origin = world.origins.first().context("an origin")?.id()?;
     let (cpu, begun) = (cpu_time(origin)?, Instant::now());
     let (calls, span) = call_all(&world.control, CALLS * seconds).await?;
     let share = share_of_core(cpu_time(origin)?.saturating_sub(cpu), begun.elapsed());
@@ -104,9 +104,10 @@ async fn call_all(control: &Control, count: u32) -> Result<(Vec<Done>, Duration)
 async fn call(control: &Control, number: u32) -> Result<Done> {
     let tags = (0..SCOPES).map(|scope| format!("call-{number}-{scope}")).collect();
     let begun = Instant::now();
-    let seq = control.purge(tags).await?.seq;
+    let accepted_as = control.purge(tags).await?;
+    let seq = accepted_as.seq;
     let (took, accepted) = (begun.elapsed(), Instant::now());
-    let receipt = control.receipt(seq, Duration::from_secs(15)).await?;
+    let receipt = control.receipt(&accepted_as.position, Duration::from_secs(15)).await?;
     ensure!(receipt.state == ReceiptState::Complete, "purge {seq} is {:?}", receipt.state);
     Ok(Done { took, accepted, receipt })
 }

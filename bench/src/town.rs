@@ -22,17 +22,23 @@ pub(crate) struct Town {
     children: Vec<Child>,
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// Returns an address that nobody listens on.
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 impl Town {
     /// Writes a file with three edges; nothing runs yet. `more` is added to it.
     pub(crate) fn new(binary: &Path, memory: &str, more: &str) -> Result<Self> {
+        Self::in_region(binary, memory, "", more)
+    }
+
+    /// The same, with these lines in the table of the edges' region.
+    pub(crate) fn in_region(binary: &Path, memory: &str, region: &str, more: &str) -> Result<Self> {
         let folder = TempDir::new()?;
         let origin = free_address()?;
         let mut text = format!(
-            "data = \"data\"\n[origin]\nlisten = \"{origin}\"\nurl = \"http://{origin}\"\n[regions.here]\nlatitude = 0\nlongitude = 0\n[sites.www]\nhosts = [\"*\"]\n{more}"
+            "data = \"data\"\n[origin]\nlisten = \"{origin}\"\nurl = \"http://{origin}\"\n[regions.here]\nlatitude = 0\nlongitude = 0\n{region}\n[sites.www]\nhosts = [\"*\"]\n{more}"
         );
         let mut edges = Vec::new();
         for n in 1..=3 {
@@ -104,13 +110,18 @@ impl Town {
         }
     }
 
-    /// Starts the origin and its first edge, and waits until that has heard of its lease: before, it shares no fetch.
-    /// Returns its process, where it serves, and where it tells how it is.
+    /// Starts the origin and its first edge, as [`Self::start_edge`] does.
     pub(crate) async fn start_one_edge(&mut self) -> Result<(u32, SocketAddr, SocketAddr)> {
         self.spawn(&["origin"])?;
         self.wait_for(&format!("http://{}/readyz", self.origin)).await?;
-        let edge = self.spawn(&["edge", "e1"])?;
-        let (listen, admin) = *self.edges.first().context("an edge")?;
+        self.start_edge(1).await
+    }
+
+    /// Starts an edge by its number, and waits until it has heard of its lease: before, it shares no fetch.
+    /// Returns its process, where it serves, and where it tells how it is.
+    pub(crate) async fn start_edge(&mut self, number: usize) -> Result<(u32, SocketAddr, SocketAddr)> {
+        let edge = self.spawn(&["edge", &format!("e{number}")])?;
+        let (listen, admin) = *self.edges.get(number.saturating_sub(1)).context("no such edge")?;
         self.wait_to_read(&format!("http://{admin}/metrics"), "\natoll_edge_leased 1\n").await?;
         Ok((edge, listen, admin))
     }

@@ -32,6 +32,26 @@ pub(crate) fn of_reads(reads: &Reads) -> Vec<String> {
     wrong
 }
 
+/// No read failed at an edge that ran all the time, and no answer took longer than `most`.
+pub(crate) fn of_answers(reads: &Reads, excused: Option<usize>, most: Duration) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let failed = reads.failed_at.iter().enumerate().filter(|(edge, _)| Some(*edge) != excused);
+    let failed: u64 = failed.map(|(_, failed)| failed).sum();
+    if failed > 0 {
+        wrong.push(format!("{failed} reads failed at edges that ran all the time"));
+    }
+    if reads.slowest > most {
+        wrong.push(format!("an answer took {:.1?}, and none may take more than {most:.1?}", reads.slowest));
+    }
+    wrong
+}
+
+/// No edge answered without a lease.
+pub(crate) fn of_leases(reads: &Reads) -> Vec<String> {
+    let fenced = (reads.fenced > 0).then(|| format!("{} answers came from edges that had lost their lease", reads.fenced));
+    fenced.into_iter().collect()
+}
+
 /// Every accepted call was settled as complete, within the bound.
 pub(crate) fn of_receipts(calls: &[Call], restarts: &[Instant], bound: Duration) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -149,6 +169,14 @@ mod tests {
         assert_eq!(of_fenced(from_ref(&fenced), span, "a"), (1, vec![]));
         assert_eq!(of_fenced(&[fenced, applied], span, "a").1.len(), 1);
         assert_eq!(of_fenced(&[], span, "a").1.len(), 1);
+    }
+
+    #[test]
+    fn a_read_that_failed_is_named_unless_its_edge_was_away_and_so_is_an_answer_that_took_too_long() {
+        let reads = Reads { failed_at: vec![0, 0, 2], slowest: Duration::from_millis(900), ..Reads::default() };
+        assert!(of_answers(&reads, Some(2), Duration::from_secs(1)).is_empty());
+        assert_eq!(of_answers(&reads, Some(1), Duration::from_secs(1)).len(), 1);
+        assert_eq!(of_answers(&reads, None, Duration::from_millis(800)).len(), 2);
     }
 
     #[test]

@@ -19,9 +19,9 @@ pub(super) async fn run(settings: &Settings) -> Result<Outcome> {
     stage.purge(settings.calls());
     tokio::time::sleep(between).await;
 
-    stage.world.origin.kill()?;
+    stage.world.origin(0)?.kill()?;
     tokio::time::sleep(DEAD).await;
-    stage.world.start_origin().await?;
+    stage.world.start_origin(0).await?;
     stage.scene.record.restarted();
     note_back(&mut stage, "origin").await?;
     tokio::time::sleep(between).await;

@@ -10,7 +10,7 @@ use wire::{FollowerState, ReceiptState};
 use super::outcome::Outcome;
 use super::purges::purge_and_follow;
 use super::readers::read_once;
-use super::record::Call;
+use super::record::{Call, Reads};
 use super::scene::Scene;
 use super::stage::Stage;
 use super::{FAR, Name, Settings, audit, forged};
@@ -69,6 +69,7 @@ async fn notice_each(stage: &Stage, lied_to: &Scene, name: &str) -> Result<Vec<(
     let late = settled(ReceiptState::Complete, &[], bound * 2)?;
     let pending = settled(ReceiptState::Complete, &[(name, FollowerState::Pending)], bound / 2)?;
     let partial = settled(ReceiptState::Partial, &[(name, FollowerState::Fenced)], bound / 2)?;
+    let failed = Reads { failed_at: vec![0, 1], slowest: bound * 2, ..Reads::default() };
     let applied = settled(ReceiptState::Complete, &[(name, FollowerState::Applied)], bound / 2)?;
     Ok(vec![
         ("stale answers", audit::of_reads(&lied_to.record.reads())),
@@ -76,6 +77,8 @@ async fn notice_each(stage: &Stage, lied_to: &Scene, name: &str) -> Result<Vec<(
         ("a receipt behind the bound", audit::of_receipts(&late, &[], bound)),
         ("a complete receipt in which an edge is pending", audit::of_receipts(&pending, &[], bound)),
         ("a partial receipt", audit::of_receipts(&partial, &[], bound)),
+        ("a read that failed, and an answer that took too long", audit::of_answers(&failed, None, bound)),
+        ("an answer without a lease", audit::of_leases(&Reads { fenced: 1, ..Reads::default() })),
         ("a receipt that says applied of an edge that was cut off", audit::of_fenced(&applied, away, name).1),
     ])
 }

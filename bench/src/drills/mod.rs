@@ -16,7 +16,13 @@ mod kills;
 mod pause;
 mod restarts;
 mod slow_fills;
+mod second_tier;
+mod control_redis;
+mod origins;
+mod pages;
+mod publishing;
 mod liar;
+pub(crate) mod failover;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -26,6 +32,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::figures::line;
+use crate::world::Shared;
 use outcome::{HEADER, Outcome, row};
 
 /// A drill.
@@ -41,6 +48,34 @@ pub(crate) enum Name {
     Restarts,
     /// The upstream takes up to 2 s for each answer.
     SlowFills,
+    /// The Redis that two edges share is killed.
+    L2Killed,
+    /// It is held still.
+    L2Stopped,
+    /// It answers nobody for a while.
+    L2Paused,
+    /// It is emptied again and again.
+    L2Flushed,
+    /// It has no room.
+    L2Full,
+    /// It is asleep half of the time.
+    L2Slow,
+    /// An older dump of it is put back.
+    L2Restored,
+    /// The Redis under two origins is killed.
+    ControlKilled,
+    /// It answers nobody for a while.
+    ControlPaused,
+    /// Older files of it are put back while both origins live.
+    ControlRestored,
+    /// Each of two origins is killed in turn while purges go on.
+    OriginKilled,
+    /// The origin to which a publish was sent is killed meanwhile.
+    OriginPublishing,
+    /// The store for blobs answers 500.
+    StoreFails,
+    /// The store for blobs takes its time.
+    StoreSlow,
     /// The checker is lied to, and must notice.
     Liar,
 }
@@ -54,7 +89,33 @@ impl Name {
             Self::Pause => "pause",
             Self::Restarts => "restarts",
             Self::SlowFills => "slow-fills",
+            Self::L2Killed => "l2-killed",
+            Self::L2Stopped => "l2-stopped",
+            Self::L2Paused => "l2-paused",
+            Self::L2Flushed => "l2-flushed",
+            Self::L2Full => "l2-full",
+            Self::L2Slow => "l2-slow",
+            Self::L2Restored => "l2-restored",
+            Self::ControlKilled => "control-killed",
+            Self::ControlPaused => "control-paused",
+            Self::ControlRestored => "control-restored",
+            Self::OriginKilled => "origin-killed",
+            Self::OriginPublishing => "origin-publishing",
+            Self::StoreFails => "store-fails",
+            Self::StoreSlow => "store-slow",
             Self::Liar => "liar",
+        }
+    }
+
+    /// Returns the engines that it needs.
+    fn shared(self) -> Shared {
+        match self {
+            Self::Partition | Self::Kill | Self::Pause | Self::Restarts | Self::SlowFills | Self::Liar => Shared::Nothing,
+            Self::L2Killed | Self::L2Stopped | Self::L2Paused | Self::L2Flushed | Self::L2Full | Self::L2Slow | Self::L2Restored => {
+                Shared::SecondTier
+            }
+            Self::ControlKilled | Self::ControlPaused | Self::ControlRestored | Self::OriginKilled => Shared::Control,
+            Self::OriginPublishing | Self::StoreFails | Self::StoreSlow => Shared::ControlAndStore,
         }
     }
 }
@@ -131,6 +192,37 @@ async fn run_one(settings: &Settings, name: Name) -> Result<Outcome> {
         Name::Pause => Box::pin(pause::run(settings)).await,
         Name::Restarts => Box::pin(restarts::run(settings)).await,
         Name::SlowFills => Box::pin(slow_fills::run(settings)).await,
+        Name::L2Killed => to_second_tier(settings, name, second_tier::Harm::Killed).await,
+        Name::L2Stopped => to_second_tier(settings, name, second_tier::Harm::Stopped).await,
+        Name::L2Paused => to_second_tier(settings, name, second_tier::Harm::Paused).await,
+        Name::L2Flushed => to_second_tier(settings, name, second_tier::Harm::Flushed).await,
+        Name::L2Full => to_second_tier(settings, name, second_tier::Harm::Full).await,
+        Name::L2Slow => to_second_tier(settings, name, second_tier::Harm::Slow).await,
+        Name::L2Restored => to_second_tier(settings, name, second_tier::Harm::Restored).await,
+        Name::ControlKilled => Box::pin(control_redis::run(settings, name, control_redis::Harm::Killed)).await,
+        Name::ControlPaused => Box::pin(control_redis::run(settings, name, control_redis::Harm::Paused)).await,
+        Name::ControlRestored => Box::pin(control_redis::run(settings, name, control_redis::Harm::Restored)).await,
+        Name::OriginKilled => Box::pin(origins::run(settings)).await,
+        Name::OriginPublishing => Box::pin(publishing::run(settings, name, publishing::Harm::OriginKilled)).await,
+        Name::StoreFails => Box::pin(publishing::run(settings, name, publishing::Harm::StoreFails)).await,
+        Name::StoreSlow => Box::pin(publishing::run(settings, name, publishing::Harm::StoreSlow)).await,
         Name::Liar => Box::pin(liar::run(settings)).await,
+    }
+}
+
+async fn to_second_tier(settings: &Settings, name: Name, harm: second_tier::Harm) -> Result<Outcome> {
+    Box::pin(second_tier::run(settings, name, harm)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drill_is_called_in_the_table_as_it_is_typed() {
+        for name in Name::value_variants() {
+            let typed = name.to_possible_value().unwrap();
+            assert_eq!(typed.get_name(), name.as_str());
+        }
     }
 }

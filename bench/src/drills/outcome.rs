@@ -9,8 +9,20 @@ use super::record::Reads;
 use crate::figures::{Samples, ms};
 
 /// The columns.
-pub(crate) const HEADER: [&str; 10] =
-    ["DRILL", "VERDICT", "TOOK", "READS", "BINDING", "HITS", "FAILED", "STALE", "PURGED", "COMPLETE p50 / p99 / worst (bound)"];
+pub(crate) const HEADER: [&str; 12] = [
+    "DRILL",
+    "VERDICT",
+    "TOOK",
+    "READS",
+    "BINDING",
+    "HITS",
+    "FAILED",
+    "STALE",
+    "SLOWEST",
+    "PURGED",
+    "RECEIPTS",
+    "COMPLETE p50 / p99 / worst (bound)",
+];
 
 /// What a drill came to.
 #[derive(Debug)]
@@ -23,6 +35,8 @@ pub(crate) struct Outcome {
     pub(crate) reads: Reads,
     /// How many scopes were accepted.
     pub(crate) purged: usize,
+    /// How many calls got a receipt that is settled.
+    pub(crate) receipts: usize,
     /// From a call's acceptance to its receipt.
     pub(crate) completed: Samples,
     /// What that may take.
@@ -43,6 +57,7 @@ impl Outcome {
             took,
             reads: Reads::default(),
             purged: 0,
+            receipts: 0,
             completed: Samples::default(),
             bound: Duration::ZERO,
             fetches: 0,
@@ -74,7 +89,9 @@ impl Outcome {
             &reads.hits.to_string(),
             &reads.failed.to_string(),
             &reads.faults.to_string(),
+            &ms(reads.slowest),
             &self.purged.to_string(),
+            &self.receipts.to_string(),
             &format!("{p50} / {p99} / {worst} ({bound})"),
         ]);
         let wrong = self.complaints.iter().map(|complaint| format!("  WRONG: {complaint}"));
@@ -93,8 +110,12 @@ impl Outcome {
             "hits": self.reads.hits,
             "failed": self.reads.failed,
             "stale": self.reads.faults,
+            "fenced": self.reads.fenced,
+            "from_second_tier": self.reads.second,
+            "slowest_s": seconds(self.reads.slowest),
             "fetches": self.fetches,
             "purged": self.purged,
+            "receipts": self.receipts,
             "complete_p50_s": seconds(self.completed.median()),
             "complete_p99_s": seconds(self.completed.at(990)),
             "complete_worst_s": seconds(self.completed.at(1000)),
@@ -107,7 +128,7 @@ impl Outcome {
 
 /// Sets cells into their columns.
 pub(crate) fn row(cells: &[&str]) -> String {
-    const WIDTHS: [usize; 10] = [12, 8, 6, 8, 8, 8, 7, 6, 9, 0];
+    const WIDTHS: [usize; 12] = [17, 8, 6, 8, 8, 8, 7, 6, 11, 9, 9, 0];
     let cells = cells.iter().zip(WIDTHS).map(|(cell, width)| format!("{cell:width$}"));
     cells.collect::<Vec<_>>().join(" ").trim_end().to_owned()
 }

@@ -84,7 +84,7 @@ async fn ask_all(scene: &Scene, taps: Vec<Tap>) -> Vec<Asked> {
     let asked = taps.into_iter().chain(new).enumerate().map(|(number, mut tap)| async move {
         let key = number % HOT;
         let floor = scene.record.floor(FAR, key);
-        tap.ask(key).await.inspect_err(|_| scene.record.fail()).ok().map(|()| (tap, key, floor))
+        tap.ask(key).await.inspect_err(|_| scene.record.fail(FAR)).ok().map(|()| (tap, key, floor))
     });
     join_all(asked).await.into_iter().flatten().collect()
 }
@@ -95,7 +95,7 @@ async fn hear_all(scene: &Scene, asked: Vec<Asked>) -> usize {
         let seen = tap.hear().await;
         match &seen {
             Ok(seen) => scene.record.judge(FAR, key, floor, seen),
-            Err(_) => scene.record.fail(),
+            Err(_) => scene.record.fail(FAR),
         }
         seen.is_ok()
     });

@@ -48,11 +48,11 @@ pub(crate) async fn purge_and_follow(scene: &Scene, demands: Vec<Demand>) {
         scene.record.refuse();
         return;
     };
-    let seq = receipt.seq;
-    let number = scene.record.accept(seq, demands);
+    let position = receipt.position;
+    let number = scene.record.accept(receipt.seq, demands);
     let begun = Instant::now();
     while begun.elapsed() < scene.bound * 4 {
-        match scene.control.receipt(seq, LOOK).await {
+        match scene.control.receipt(&position, LOOK).await {
             Ok(receipt) => {
                 let is_settled = receipt.state != ReceiptState::Pending;
                 scene.record.hear(number, receipt);

@@ -2,7 +2,7 @@
 //! before the read began.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 
@@ -38,13 +38,15 @@ pub(crate) async fn read(scene: Arc<Scene>, edge: usize, seed: u64, pause: Durat
 pub(crate) async fn read_once(scene: &Scene, tap: &mut Tap, edge: usize, key: usize) -> bool {
     // Before the read begins, never after.
     let floor = scene.record.floor(edge, key);
+    let begun = Instant::now();
     match tap.read(key).await {
         Ok(seen) => {
+            scene.record.took(begun.elapsed());
             scene.record.judge(edge, key, floor, &seen);
             true
         }
         Err(_) => {
-            scene.record.fail();
+            scene.record.fail(edge);
             false
         }
     }

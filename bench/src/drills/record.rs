@@ -36,7 +36,10 @@ pub(crate) struct Record {
     reads: Vec<AtomicU64>,
     binding: AtomicU64,
     hits: AtomicU64,
-    failed: AtomicU64,
+    second: AtomicU64,
+    fenced: AtomicU64,
+    failed: Vec<AtomicU64>,
+    slowest_us: AtomicU64,
     faults: AtomicU64,
     examples: Mutex<Vec<String>>,
     calls: Mutex<Vec<Call>>,
@@ -53,8 +56,16 @@ pub(crate) struct Reads {
     pub(crate) binding: u64,
     /// Of all, how many came from a cache.
     pub(crate) hits: u64,
+    /// Of those, how many from a second tier.
+    pub(crate) second: u64,
+    /// Of all, how many from an edge without a lease.
+    pub(crate) fenced: u64,
     /// Reads without an answer, such as from an edge that was killed.
     pub(crate) failed: u64,
+    /// The same at each edge.
+    pub(crate) failed_at: Vec<u64>,
+    /// How long the slowest answer took.
+    pub(crate) slowest: Duration,
     /// Answers that must not be.
     pub(crate) faults: u64,
     /// Some of them in words.
@@ -73,10 +84,13 @@ impl Record {
         Self {
             floors,
             reads: edges.iter().map(|_| AtomicU64::new(0)).collect(),
+            failed: edges.iter().map(|_| AtomicU64::new(0)).collect(),
             edges,
             binding: AtomicU64::new(0),
             hits: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
+            second: AtomicU64::new(0),
+            fenced: AtomicU64::new(0),
+            slowest_us: AtomicU64::new(0),
             faults: AtomicU64::new(0),
             examples: Mutex::default(),
             calls: Mutex::default(),
@@ -112,7 +126,8 @@ impl Record {
         }
     }
 
-    fn promise(&self, edge: usize, (key, version): Demand) {
+    /// Nothing older than this may be seen at an edge by who begins to read from now on.
+    pub(crate) fn promise(&self, edge: usize, (key, version): Demand) {
         if let Some(floor) = self.floors.get(edge).and_then(|floors| floors.get(key)) {
             floor.fetch_max(version, Ordering::SeqCst);
         }
@@ -130,6 +145,8 @@ impl Record {
         }
         self.binding.fetch_add(u64::from(floor > 0), Ordering::Relaxed);
         self.hits.fetch_add(u64::from(seen.hit), Ordering::Relaxed);
+        self.second.fetch_add(u64::from(seen.second), Ordering::Relaxed);
+        self.fenced.fetch_add(u64::from(seen.fenced), Ordering::Relaxed);
         let name = self.edges.get(edge).map_or("", String::as_str);
         if seen.key != key {
             self.fault(format!("{name} answered key {key} with the value of key {}", seen.key));
@@ -147,9 +164,16 @@ impl Record {
         }
     }
 
-    /// A read was not answered.
-    pub(crate) fn fail(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
+    /// A read at an edge was not answered.
+    pub(crate) fn fail(&self, edge: usize) {
+        if let Some(failed) = self.failed.get(edge) {
+            failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// An answer took so long.
+    pub(crate) fn took(&self, took: Duration) {
+        self.slowest_us.fetch_max(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// The origin takes calls again after it was killed: from here its bound begins anew (P2).
@@ -169,11 +193,16 @@ impl Record {
 
     /// Counts the reads so far.
     pub(crate) fn reads(&self) -> Reads {
+        let failed_at: Vec<u64> = self.failed.iter().map(|failed| failed.load(Ordering::Relaxed)).collect();
         Reads {
+            failed: failed_at.iter().sum(),
+            failed_at,
+            second: self.second.load(Ordering::Relaxed),
+            fenced: self.fenced.load(Ordering::Relaxed),
+            slowest: Duration::from_micros(self.slowest_us.load(Ordering::Relaxed)),
             all: (0..self.edges.len()).map(|edge| self.reads_at(edge)).sum(),
             binding: self.binding.load(Ordering::Relaxed),
             hits: self.hits.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
             faults: self.faults.load(Ordering::Relaxed),
             examples: lock(&self.examples).clone(),
         }
@@ -209,7 +238,7 @@ mod tests {
     }
 
     fn seen(key: usize, version: u64) -> Seen {
-        Seen { key, version, hit: true }
+        Seen { key, version, hit: true, second: false, fenced: false }
     }
 
     #[test]
@@ -237,6 +266,18 @@ mod tests {
         let reads = record.reads();
         assert_eq!((reads.all, reads.binding, reads.hits, reads.faults), (5, 3, 5, 2));
         assert!(reads.examples[0].contains("version 4") && reads.examples[1].contains("key 4"), "{reads:?}");
+    }
+
+    #[test]
+    fn reads_that_failed_are_counted_by_edge_and_of_answers_the_slowest_is_kept() {
+        let record = record();
+        record.fail(1);
+        record.took(Duration::from_millis(7));
+        record.took(Duration::from_millis(3));
+        record.judge(0, 3, 0, &Seen { second: true, fenced: true, ..seen(3, 1) });
+        let reads = record.reads();
+        assert_eq!((reads.failed, reads.failed_at, reads.slowest), (1, vec![0, 1], Duration::from_millis(7)));
+        assert_eq!((reads.second, reads.fenced), (1, 1));
     }
 
     #[test]

@@ -21,11 +21,11 @@ pub(super) async fn run(settings: &Settings) -> Result<Outcome> {
     tokio::time::sleep(WARM).await;
     for restart in 0..RESTARTS {
         if restart.is_multiple_of(2) {
-            stage.world.origin.kill()?;
+            stage.world.origin(0)?.kill()?;
         } else {
-            stage.world.origin.end().await?;
+            stage.world.origin(0)?.end().await?;
         }
-        stage.world.start_origin().await?;
+        stage.world.start_origin(0).await?;
         stage.scene.record.restarted();
         tokio::time::sleep(LIFE).await;
     }

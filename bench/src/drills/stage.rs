@@ -36,7 +36,7 @@ impl Stage {
     /// Starts the processes of a drill.
     pub(crate) async fn set(settings: &Settings, drill: Name) -> Result<Self> {
         let begun = Instant::now();
-        let plan = Plan { lease: settings.lease(), keys: settings.keys() };
+        let plan = Plan { lease: settings.lease(), keys: settings.keys(), shared: drill.shared() };
         let world = World::start(&settings.binary, settings.wan.as_deref(), plan).await?;
         let scene = Arc::new(Scene::of(&world));
         let notes = vec![world.ways()];
@@ -56,6 +56,11 @@ impl Stage {
                 self.tasks.spawn(read(Arc::clone(&self.scene), edge, seed, pause));
             }
         }
+    }
+
+    /// Does something else until the scene is over.
+    pub(crate) fn also(&mut self, doing: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(doing);
     }
 
     /// Purges at a steady rate.
@@ -95,6 +100,7 @@ impl Stage {
             drill: self.drill,
             took: self.begun.elapsed(),
             reads,
+            receipts: calls.iter().filter(|call| call.settled.is_some()).count(),
             purged: calls.iter().map(|call| call.demands.len()).sum(),
             completed,
             bound: self.scene.bound,

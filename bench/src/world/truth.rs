@@ -18,6 +18,9 @@ use crate::chance::Chance;
 /// The host that it answers for.
 pub(crate) const HOST: &str = "truth.test";
 
+/// The host of the site that is published in some drills; no upstream is behind it.
+pub(crate) const SITE_HOST: &str = "www.test";
+
 /// The upstream.
 #[derive(Debug)]
 pub(crate) struct Truth {

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value, json};
 use tokio::net::UnixDatagram;
 
-use super::{REGIONS, Region};
+use super::plan::{REGIONS, Region};
 
 /// How long it may take to begin, to answer and to end.
 const PATIENCE: Duration = Duration::from_secs(10);

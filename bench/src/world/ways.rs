@@ -1,24 +1,24 @@
 //! How far regions are from each other, and how one of them is cut off: by network namespaces, or by cables on loopback.
+//! Each region has a way of its own to each origin.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 
 use super::cable::Cable;
+use super::plan::{Plan, REGIONS};
 use super::wan::Wan;
-use super::{REGIONS, Region};
 
-/// Where one region's edge stands.
+/// Where one edge stands.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     /// Where it serves.
     pub(crate) listen: SocketAddr,
     /// Its own pages.
     pub(crate) admin: SocketAddr,
-    /// How it reaches the origin.
-    pub(crate) origin_url: String,
+    /// How it reaches the origins. Of two edges side by side each asks another one first.
+    pub(crate) origin_urls: Vec<String>,
     /// The words before a command that is run there.
     pub(crate) enter: Vec<String>,
 }
@@ -29,58 +29,77 @@ pub(crate) struct Ways {
     kind: Kind,
     /// Where this program can be reached from everywhere.
     pub(crate) host: IpAddr,
-    /// Where the origin listens; it stands in the first region.
-    pub(crate) origin: SocketAddr,
-    /// The regions, in their order.
+    /// Where the origins listen; they stand in the first region.
+    pub(crate) origins: Vec<SocketAddr>,
+    /// The edges, in their order.
     pub(crate) places: Vec<Place>,
+    ports: Ports,
 }
 
 #[derive(Debug)]
 enum Kind {
     Wan(Wan),
-    /// The cable of each region, but of the origin's own, and why there are only cables.
-    Cables(Vec<Option<Cable>>, String),
+    /// The cables of each region, one to each origin; the origins' own has none. And why there are only cables.
+    Cables(Vec<Vec<Cable>>, String),
 }
 
 impl Ways {
     /// Opens the ways: those of `wan.py` where its path is given and it can run here, else cables.
-    pub(crate) async fn open(wan: Option<&Path>, folder: &Path) -> Result<Self> {
-        let Some(script) = wan else { return Self::with_cables("without --wan".to_owned()).await };
+    pub(crate) async fn open(wan: Option<&Path>, folder: &Path, plan: &Plan) -> Result<Self> {
+        let Some(script) = wan else { return Self::with_cables("without --wan".to_owned(), plan).await };
         match Wan::start(script, folder).await {
-            Ok(wan) => Ok(Self::with_namespaces(wan)),
-            Err(error) => Self::with_cables(format!("{error:#}")).await,
+            Ok(wan) => Self::with_namespaces(wan, plan),
+            Err(error) => Self::with_cables(format!("{error:#}"), plan).await,
         }
     }
 
-    fn with_namespaces(wan: Wan) -> Self {
-        let at = |region: usize, port: u16| SocketAddr::new(wan.address(region), port);
-        let origin = at(0, 7070);
-        let places = REGIONS.iter().enumerate().map(|(number, region)| Place {
-            listen: at(number, 8080),
-            admin: at(number, 9090),
-            origin_url: format!("http://{origin}"),
-            enter: wan.enter(region),
-        });
-        let places = places.collect();
-        Self { host: wan.host(), origin, places, kind: Kind::Wan(wan) }
+    fn with_namespaces(wan: Wan, plan: &Plan) -> Result<Self> {
+        let at = |region: usize, port: u16, number: usize| -> Result<SocketAddr> {
+            Ok(SocketAddr::new(wan.address(region), port + u16::try_from(number)?))
+        };
+        let origins = (0..plan.origins()).map(|number| at(0, 7070, number)).collect::<Result<Vec<_>>>()?;
+        let mut places = Vec::new();
+        for (number, seat) in plan.edges().into_iter().enumerate() {
+            let region = REGIONS.get(seat.region).context("there is no such region")?;
+            places.push(Place {
+                listen: at(seat.region, 8080, number)?,
+                admin: at(seat.region, 9090, number)?,
+                origin_urls: in_turn(&origins, number),
+                enter: wan.enter(region),
+            });
+        }
+        let host = wan.host();
+        Ok(Self { host, origins, places, ports: Ports::new(host)?, kind: Kind::Wan(wan) })
     }
 
-    async fn with_cables(why: String) -> Result<Self> {
-        let host = Ipv4Addr::LOCALHOST;
-        let mut ports = Ports::new()?;
-        let origin = SocketAddr::new(host.into(), ports.next_free()?);
-        let (mut cables, mut places) = (Vec::new(), Vec::new());
+    async fn with_cables(why: String, plan: &Plan) -> Result<Self> {
+        let host = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let mut ports = Ports::new(host)?;
+        let origins = (0..plan.origins()).map(|_| ports.next_free()).collect::<Result<Vec<_>>>()?;
+        let mut cables = Vec::new();
         for region in &REGIONS {
-            let cable = if region.one_way_ms == 0 { None } else { Some(Cable::lay(origin, region.one_way()).await?) };
+            let mut to_each = Vec::new();
+            for origin in origins.iter().filter(|_| region.one_way_ms > 0) {
+                to_each.push(Cable::lay(*origin, region.one_way()).await?);
+            }
+            cables.push(to_each);
+        }
+        let mut places = Vec::new();
+        for (number, seat) in plan.edges().into_iter().enumerate() {
+            let near: Vec<SocketAddr> = cables.get(seat.region).into_iter().flatten().map(Cable::near).collect();
             places.push(Place {
-                listen: SocketAddr::new(host.into(), ports.next_free()?),
-                admin: SocketAddr::new(host.into(), ports.next_free()?),
-                origin_url: format!("http://{}", cable.as_ref().map_or(origin, Cable::near)),
+                listen: ports.next_free()?,
+                admin: ports.next_free()?,
+                origin_urls: in_turn(if near.is_empty() { &origins } else { &near }, number),
                 enter: Vec::new(),
             });
-            cables.push(cable);
         }
-        Ok(Self { kind: Kind::Cables(cables, why), host: host.into(), origin, places })
+        Ok(Self { kind: Kind::Cables(cables, why), host, origins, places, ports })
+    }
+
+    /// Returns an address on which nobody listens, for what runs beside this program.
+    pub(crate) fn free(&mut self) -> Result<SocketAddr> {
+        self.ports.next_free()
     }
 
     /// Says which ways these are.
@@ -99,31 +118,37 @@ impl Ways {
         match &self.kind {
             Kind::Wan(wan) => wan.set_cut(&REGIONS[0], there, cut).await,
             Kind::Cables(cables, _) => {
-                let Some(Some(cable)) = cables.get(region) else { bail!("region {} has no cable", there.name) };
-                cable.set_cut(cut);
+                let cables = cables.get(region).map(Vec::as_slice).unwrap_or_default();
+                ensure!(!cables.is_empty(), "region {} has no cable", there.name);
+                cables.iter().for_each(|cable| cable.set_cut(cut));
                 Ok(())
             }
         }
     }
 }
 
-impl Region {
-    /// Returns how far it is from the origin.
-    pub(crate) fn one_way(&self) -> Duration {
-        Duration::from_millis(self.one_way_ms)
-    }
+/// Writes the URLs of addresses, another one first for each number.
+fn in_turn(addresses: &[SocketAddr], number: usize) -> Vec<String> {
+    let count = addresses.len();
+    addresses.iter().cycle().skip(number % count.max(1)).take(count).map(|address| format!("http://{address}")).collect()
 }
 
 /// Ports below those that the system gives to connections: a process that is started again finds its port free.
-struct Ports(std::ops::Range<u16>);
+#[derive(Debug)]
+struct Ports {
+    host: IpAddr,
+    left: std::ops::Range<u16>,
+}
 
 impl Ports {
-    fn new() -> Result<Self> {
+    fn new(host: IpAddr) -> Result<Self> {
         let begin = 20_000 + u16::try_from(std::process::id() % 10_000)?;
-        Ok(Self(begin..32_000))
+        Ok(Self { host, left: begin..32_000 })
     }
 
-    fn next_free(&mut self) -> Result<u16> {
-        self.0.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).context("no port is free")
+    fn next_free(&mut self) -> Result<SocketAddr> {
+        let host = self.host;
+        let port = self.left.find(|port| TcpListener::bind((host, *port)).is_ok()).context("no port is free")?;
+        Ok(SocketAddr::new(host, port))
     }
 }
