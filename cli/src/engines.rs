@@ -34,7 +34,7 @@ pub(crate) async fn check(settings: &Settings) -> Result<(), Failure> {
         }
     };
     let regions = settings.network.regions.values().filter_map(|region| region.redis.as_ref());
-    let asked = regions.map(|redis| async { inspect(&redis.address.within(&settings.folder), of_second_tier).await });
+    let asked = regions.map(|redis| async { inspect(&redis.address, of_second_tier).await });
     let mut wrong = Vec::new();
     let (of_journal, of_regions) = futures_util::future::join(journal, join_all(asked)).await;
     for finding in of_journal.into_iter().chain(of_regions.into_iter().flatten()).chain(of_blobs(&settings.origin)) {

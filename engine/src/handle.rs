@@ -1,5 +1,6 @@
 //! A handle on a Redis: one multiplexed connection that comes back by itself, and a deadline on all that is asked.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use config::RedisAddress;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::sync::watch;
 
 use crate::connect::{BadAddress, Connection, Way};
@@ -120,12 +121,17 @@ impl Redis {
         let mut ask = redis::cmd("CONFIG");
         // By name: among the others there are passwords.
         ask.arg("GET").arg(&["appendfsync", "no-appendfsync-on-rewrite", "min-replicas-to-write"]);
-        let settings = match self.call::<Vec<(String, String)>>(&ask).await {
-            Ok(settings) => settings,
-            Err(Trouble::Refused(_) | Trouble::Denied(_)) => Vec::new(),
-            Err(trouble) => return Err(trouble),
-        };
-        Ok(Inspection::read(&info, &settings))
+        let settings = self.ask_if_told::<Vec<(String, String)>>(&ask).await?;
+        let user = self.ask_if_told::<BTreeMap<String, Value>>(redis::cmd("ACL").arg("GETUSER").arg("default")).await?;
+        Ok(Inspection::read(&info, &settings.unwrap_or_default(), user.as_ref()))
+    }
+
+    async fn ask_if_told<T: FromRedisValue>(&self, ask: &Cmd) -> Result<Option<T>, Trouble> {
+        match self.call(ask).await {
+            Ok(told) => Ok(Some(told)),
+            Err(Trouble::Refused(_) | Trouble::Denied(_)) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
     }
 
     async fn within<T>(&self, ask: impl AsyncFnOnce(Connection) -> Result<T, RedisError>) -> Result<T, Trouble> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use redis::Value;
+
 /// What a Redis says of itself (INFO, CONFIG GET). What it does not tell is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
@@ -21,6 +23,8 @@ pub struct Inspection {
     pub pauses_syncing: bool,
     /// How many replicas must be connected for it to take writes.
     pub least_replicas: u64,
+    /// Whether its user `default` may do everything, by which it reads its log; nothing where it does not tell.
+    pub may_replay: Option<bool>,
     /// Whether the last write of its log failed.
     pub is_log_failing: bool,
     /// Whether it reads its files still.
@@ -48,8 +52,8 @@ pub enum Appends {
 }
 
 impl Inspection {
-    /// Reads the answers to INFO and to CONFIG GET.
-    pub(crate) fn read(info: &str, settings: &[(String, String)]) -> Self {
+    /// Reads the answers to INFO, to CONFIG GET and to ACL GETUSER.
+    pub(crate) fn read(info: &str, settings: &[(String, String)], user: Option<&BTreeMap<String, Value>>) -> Self {
         let info: BTreeMap<&str, &str> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
         let setting = |name: &str| settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let text = |name: &str| info.get(name).copied().unwrap_or_default();
@@ -69,6 +73,7 @@ impl Inspection {
                 (Some(_), Some("always")) => Appends::Always,
                 (Some(_), Some(other)) => Appends::Later(other.to_owned()),
             },
+            may_replay: user.map(may_do_everything),
             pauses_syncing: setting("no-appendfsync-on-rewrite") == Some("yes"),
             least_replicas: setting("min-replicas-to-write")
                 .or_else(|| setting("min-slaves-to-write"))
@@ -106,6 +111,20 @@ impl Inspection {
         if self.least_replicas < replicas {
             losses.push(format!("cut off from its replicas it would go on taking writes: set `min-replicas-to-write {replicas}`"));
         }
+        // What a script wrote is replayed as that user, and left out where it may not write so (redis/redis#14541).
+        match self.may_replay {
+            _ if matches!(self.appends, Appends::Never | Appends::Untold) => {}
+            Some(true) => {}
+            Some(false) => losses.push(
+                "its user `default` may not do everything, and where it may not, older servers leave out of their log what scripts wrote when \
+                 they are started again: keep that user from being used by `user default off nopass ~* &* +@all`, or by a password"
+                    .to_owned(),
+            ),
+            None => losses.push(
+                "it does not tell what its user `default` may do (ACL GETUSER default), as which it reads its log: allow `+acl|getuser`"
+                    .to_owned(),
+            ),
+        }
         if self.is_log_failing {
             losses.push("its log can't be written (aof_last_write_status): look at its disk".to_owned());
         }
@@ -127,13 +146,55 @@ impl Inspection {
     }
 }
 
+/// Reads what ACL GETUSER says: before Redis 7 keys are a list, and what is allowed as a whole is a flag.
+fn may_do_everything(user: &BTreeMap<String, Value>) -> bool {
+    let words = |name: &str| match user.get(name) {
+        Some(Value::Array(list) | Value::Set(list)) => list.iter().map(text).collect(),
+        Some(value) => text(value).split_whitespace().map(str::to_owned).collect::<Vec<_>>(),
+        None => Vec::new(),
+    };
+    let has = |name: &str, word: &str| words(name).iter().any(|known| known == word);
+    let commands = words("commands");
+    let all_commands = commands.first().is_some_and(|first| first == "+@all") && !commands.iter().any(|word| word.starts_with('-'));
+    let all_keys = has("flags", "allkeys") || has("keys", "~*") || has("keys", "*");
+    (has("flags", "allcommands") || all_commands) && all_keys
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) => text.clone(),
+        _ => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn user(commands: &str, keys: &str) -> BTreeMap<String, Value> {
+        let field = |name: &str, value: &str| (name.to_owned(), Value::BulkString(value.as_bytes().to_vec()));
+        BTreeMap::from([field("commands", commands), field("keys", keys)])
+    }
+
     fn inspect(info: &str, settings: &[(&str, &str)]) -> Inspection {
         let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Inspection::read(&info.replace(' ', "\r\n"), &settings)
+        Inspection::read(&info.replace(' ', "\r\n"), &settings, Some(&user("+@all", "~*")))
+    }
+
+    #[test]
+    fn a_log_is_replayed_whole_only_as_a_user_who_may_do_everything() {
+        for (commands, keys, may) in [("+@all", "~*", true), ("-@all", "", false), ("+@all -flushall", "~*", false), ("+@all", "~a*", false)] {
+            assert_eq!(may_do_everything(&user(commands, keys)), may, "{commands} {keys}");
+        }
+        let list = |words: &[&str]| Value::Array(words.iter().map(|word| Value::SimpleString((*word).to_owned())).collect());
+        let old = BTreeMap::from([("flags".to_owned(), list(&["on", "allkeys", "allcommands"])), ("keys".to_owned(), list(&["*"]))]);
+        assert!(may_do_everything(&old));
+        let sound = inspect(SOUND, &[("appendfsync", "always")]);
+        for (told, said) in [(Some(false), "user default off nopass"), (None, "+acl|getuser")] {
+            let losses = Inspection { may_replay: told, ..sound.clone() }.losses(0);
+            assert!(losses.len() == 1 && losses[0].contains(said), "{losses:?}");
+        }
     }
 
     const SOUND: &str = "redis_version:7.0.15 run_id:ab role:master connected_slaves:0 aof_enabled:1 aof_last_write_status:ok loading:0 maxmemory:0 maxmemory_policy:allkeys-lru";

@@ -172,7 +172,8 @@ impl World {
         wait_for(&format!("http://{}/readyz", place.admin), edge).await
     }
 
-    /// Waits until every edge holds a lease and has applied what the journal holds now, and returns how long that took.
+    /// Waits until every edge has applied what the journal holds now, and has heard that it holds a lease, and returns how long that
+    /// took.
     pub(crate) async fn wait_until_all_follow(&self) -> Result<Duration> {
         let begun = Instant::now();
         let mut head = None;
@@ -181,13 +182,22 @@ impl World {
             let status = self.control.status().await;
             if let Ok(status) = &status {
                 let head = *head.get_or_insert(status.position.seq);
-                if self.edges.iter().all(|edge| follows(status, edge.name(), head)) {
+                if self.edges.iter().all(|edge| follows(status, edge.name(), head)) && self.all_know_of_their_lease().await? {
                     return Ok(begun.elapsed());
                 }
             }
             ensure!(begun.elapsed() < PATIENCE, "not every edge follows after {PATIENCE:?}: {status:?}\n{}", self.said());
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    async fn all_know_of_their_lease(&self) -> Result<bool> {
+        for number in 0..self.edges.len() {
+            if self.counted(number, "atoll_edge_leased").await? == 0.0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns the end of what each process said.

@@ -97,9 +97,9 @@ impl Asks {
     }
 
     /// Nothing of a batch was done, and the engine says why.
-    pub(super) fn refuse(&mut self, count: usize, why: &str) {
+    pub(super) fn refuse(&mut self, count: usize, why: impl Fn() -> AppendError) {
         for ask in self.waiting.drain(..count.min(self.waiting.len())) {
-            let _ = ask.reply.map(|reply| reply.send(Err(AppendError::Storage(why.to_owned()))));
+            let _ = ask.reply.map(|reply| reply.send(Err(why())));
         }
     }
 

@@ -271,7 +271,10 @@ impl Writer {
             Ok((said, is_durable)) if said.word == Word::Done => self.land(batch, is_durable).await,
             Ok((said, _)) => self.follow(said),
             Err(trouble) if was_refused(&trouble) => {
-                self.asks.refuse(batch.verdicts.len(), &trouble.to_string());
+                // It is full until somebody makes room; all else may pass by itself.
+                let is_full = matches!(&trouble, Trouble::Refused(error) if error.code() == Some("OOM"));
+                let kind = if is_full { AppendError::Storage } else { AppendError::Away };
+                self.asks.refuse(batch.verdicts.len(), || kind(trouble.to_string()));
                 self.lose_sight(&trouble.to_string());
             }
             Err(trouble) => {
