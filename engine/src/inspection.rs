@@ -184,7 +184,9 @@ mod tests {
 
     #[test]
     fn a_log_is_replayed_whole_only_as_a_user_who_may_do_everything() {
-        for (commands, keys, may) in [("+@all", "~*", true), ("-@all", "", false), ("+@all -flushall", "~*", false), ("+@all", "~a*", false)] {
+        for (commands, keys, may) in
+            [("+@all", "~*", true), ("-@all", "", false), ("+@all -flushall", "~*", false), ("+@all", "~a*", false)]
+        {
             assert_eq!(may_do_everything(&user(commands, keys)), may, "{commands} {keys}");
         }
         let list = |words: &[&str]| Value::Array(words.iter().map(|word| Value::SimpleString((*word).to_owned())).collect());

@@ -35,9 +35,9 @@ pub use transport::{Moved, export_journal, import_journal};
 /// The parts that decide, without any clock, disk or socket: what the simulation drives.
 pub mod cores {
     pub use crate::decide::may_serve;
-    pub use crate::journal::{Fit, fit};
+    pub use crate::journal::{Fit, Known, Step, Told, Word, fit, judge};
     pub use crate::lease_book::{
-        Acked, Arbiter, Asked, Candidate, Completed, Distrust, Elsewhere, Entry, Grant, Held, LeaseBook, Line, Mirror, Named, Recalled, Remembered,
-        Standing, Table, Verdict, Who,
+        Acked, Arbiter, Asked, Candidate, Completed, Distrust, Elsewhere, Entry, Grant, Held, LeaseBook, Line, Mirror, Named, Recalled,
+        Remembered, Standing, Table, Verdict, Who,
     };
 }

@@ -103,6 +103,8 @@ pub(crate) struct Edge {
     number: usize,
     pub(crate) name: NodeName,
     pub(crate) region: usize,
+    /// The origin that it asks, where there are several.
+    pub(crate) origin: usize,
     pub(crate) clock: Clock,
     pub(crate) life: u64,
     pub(crate) paused_until: Time,
@@ -116,7 +118,21 @@ pub(crate) struct Edge {
 
 impl Edge {
     pub(crate) fn new(number: usize, name: NodeName, region: usize, clock: Clock) -> Self {
-        Self { number, name, region, clock, life: 0, paused_until: 0, disk: None, synced: None, process: None, feeds: 0, snapshots: 0 }
+        let origin = number;
+        Self {
+            number,
+            name,
+            region,
+            origin,
+            clock,
+            life: 0,
+            paused_until: 0,
+            disk: None,
+            synced: None,
+            process: None,
+            feeds: 0,
+            snapshots: 0,
+        }
     }
 
     fn now(&self, now: Time) -> Sent {
@@ -343,12 +359,17 @@ impl Edge {
         deeds
     }
 
+    /// Tells whether nothing was heard for long of the origin that it asks.
+    pub(crate) fn is_silent(&self, now: Time, heartbeat: Time) -> bool {
+        self.process.as_ref().is_some_and(|process| process.is_silent(now, heartbeat))
+    }
+
     /// A heartbeat: an ack, and a new feed where nothing was heard for long.
     pub(crate) fn beat(&mut self, now: Time, heartbeat: Time) -> Vec<Deed> {
         let clocks = self.now(now);
         let Some(process) = &mut self.process else { return Vec::new() };
         process.cached = clocks;
-        let is_silent = process.feed.is_none() || now > process.heard_at + 3 * heartbeat;
+        let is_silent = process.is_silent(now, heartbeat);
         let mut deeds = self.ack(now);
         if is_silent {
             deeds.extend(self.follow(now));
@@ -368,6 +389,10 @@ impl Edge {
 }
 
 impl Process {
+    fn is_silent(&self, now: Time, heartbeat: Time) -> bool {
+        self.feed.is_none() || now > self.heard_at + 3 * heartbeat
+    }
+
     fn begin_with(&mut self, state: State, drop_all: bool) {
         self.follower = None;
         self.feed = None;

@@ -13,21 +13,33 @@ use crate::clock::Clock;
 use crate::plan::Time;
 
 /// Slots of purge tables: few, so that scopes that share one are met as well.
-const SLOTS: usize = 16;
+pub(crate) const SLOTS: usize = 16;
 
 /// Events that stay behind a cut.
 const KEPT: u64 = 3;
 
 /// An event on the disk.
 #[derive(Clone, Debug)]
-struct Stored {
-    event: Event,
-    chain: Chain,
+pub(crate) struct Stored {
+    pub(crate) event: Event,
+    pub(crate) chain: Chain,
 }
 
 impl Stored {
+    /// Puts an event behind what the chain before it is of.
+    pub(crate) fn behind(before: Chain, event: Event) -> Self {
+        let chain = before.then(&serde_json::to_vec(&event).unwrap_or_default());
+        Self { event, chain }
+    }
+
+    /// Tells whether it is the very next one behind a position.
+    pub(crate) fn follows(&self, at: &Position) -> bool {
+        let json = || serde_json::to_vec(&self.event).unwrap_or_default();
+        self.event.seq == at.seq + 1 && self.chain == at.chain.then(&json())
+    }
+
     /// Folds the event as an origin does that understands it: one of a newer version may.
-    fn fold_into(&self, state: &mut State) {
+    pub(crate) fn fold_into(&self, state: &mut State) {
         state.apply(&self.event, Position { seq: self.event.seq, chain: self.chain, ..state.position });
         let network = state.config.as_mut().and_then(|config| config.network.as_object_mut());
         if let (Fact::Unknown { class: Class::Config, .. }, Some(network)) = (&self.event.fact, network) {
@@ -54,7 +66,7 @@ pub(crate) struct Disk {
 pub(crate) struct Feed {
     pub(crate) edge: usize,
     pub(crate) number: u64,
-    at: Position,
+    pub(crate) at: Position,
 }
 
 /// What dies with the process.
@@ -122,6 +134,11 @@ impl Origin {
 
     pub(crate) fn is_up(&self) -> bool {
         self.process.is_some()
+    }
+
+    /// Returns the fold that everything begins with.
+    pub(crate) fn founding(&self) -> State {
+        self.disk.base.clone()
     }
 
     /// Starts the process on what its disk holds (L5, L6).
@@ -203,9 +220,9 @@ impl Origin {
     pub(crate) fn append(&mut self, fact: Fact, now: Time) -> Position {
         let last = self.disk.last();
         let event = Event { seq: last.seq + 1, at: Timestamp::from_millis(now / 1000), actor: "sim".to_owned(), fact };
-        let chain = last.chain.then(&serde_json::to_vec(&event).unwrap_or_default());
-        let position = Position { seq: event.seq, chain, ..last };
-        self.disk.events.push(Stored { event, chain });
+        let stored = Stored::behind(last.chain, event);
+        let position = Position { seq: stored.event.seq, chain: stored.chain, ..last };
+        self.disk.events.push(stored);
         position
     }
 
@@ -352,7 +369,7 @@ impl Disk {
     }
 }
 
-fn configs_since(state: &State, applied: u64) -> Vec<Config> {
+pub(crate) fn configs_since(state: &State, applied: u64) -> Vec<Config> {
     let configs = state.control.as_ref().map_or(&[][..], |control| control.configs.as_slice());
     let first = configs.iter().rposition(|version| version.seq <= applied).unwrap_or(0);
     configs.get(first..).unwrap_or_default().iter().map(Config::read).collect()
@@ -375,7 +392,7 @@ impl Config {
     }
 
     #[expect(clippy::expect_used, reason = "it is written here")]
-    fn network(&self) -> Network {
+    pub(crate) fn network(&self) -> Network {
         let serve_for = format!("{}ms", LAZY_LEASES * self.lease / 1000);
         let lazy = if self.is_lazy { serde_json::json!({ "serve_for": serve_for }) } else { "revalidate".into() };
         let route = |host: &str, when_fenced: serde_json::Value| serde_json::json!({ "hosts": [host], "upstream": "u", "when_fenced": when_fenced });

@@ -51,6 +51,10 @@ pub(crate) struct Plan {
     pub(crate) has_twin: bool,
     /// How likely an event is put in force late, in a thousand.
     pub(crate) laggard: u64,
+    /// Origins that share an engine; 0 for one with a journal of its own.
+    pub(crate) origins: usize,
+    /// How likely such an origin sees nothing of the others for a while, in a thousand looks.
+    pub(crate) tardy: u64,
 }
 
 /// What goes wrong.
@@ -64,8 +68,10 @@ pub(crate) enum Fault {
     PowerCut,
     /// The origin is killed and started again.
     OriginKilled,
-    /// The origin's disk is replaced by an older copy.
+    /// The origin's disk is replaced by an older copy; where origins share an engine, that is.
     OriginRestored,
+    /// The engine that origins share fails, and a replica takes its place that lacks the newest of it.
+    EngineFails,
     /// An edge and the origin can't reach each other.
     Cut,
     /// An edge does not hear the feed, and its acks go through.
@@ -138,7 +144,16 @@ impl Plan {
             (Write::Publish, some(chance, 300, 4)),
             (Write::UnknownConfig, some(chance, 40, 1)),
         ];
+        // From a stream of its own: worlds with one origin are what they were.
+        let mut apart = Chance::of(chance.clone().number() ^ 0x0517_3A9D_0000_0005);
+        let origins = if apart.of_thousand(350) { apart.between(1, 3) } else { 0 };
+        let tardy = some(&mut apart, 500, 60);
+        if origins > 0 {
+            faults.push((Fault::EngineFails, some(&mut apart, 700, 12)));
+        }
         Self {
+            origins: usize::try_from(origins).unwrap_or(0),
+            tardy,
             edges: usize::try_from(edges).unwrap_or(2),
             regions: usize::try_from(regions).unwrap_or(1),
             shares: chance.of_thousand(600),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use edge::cores::{
     Arrival, Begun, Buried, FillTable, Part, Place, Proof, Provenance, Said, Shared, Tombstones, Validity, may_join, may_rely, may_renew,
@@ -17,7 +18,7 @@ use crate::edge::Edge;
 use crate::named;
 use crate::origin::HOSTS;
 use crate::plan::{KEYS, Time};
-use crate::shared::SharedEntry;
+use crate::shared::{Look, SharedEntry, SharedFound};
 use crate::truth::{Answered, Arrived, Body, Served};
 use crate::world::{What, World};
 
@@ -148,12 +149,24 @@ pub(crate) struct Serving {
     tombstones: Tombstones<BuildHasherDefault<Plain>>,
     /// Keys whose invalidation is not in force through the journal yet, with the seq that it got, once it has one.
     unannounced: BTreeMap<usize, Vec<Option<u64>>>,
+    /// When each key was last made invalid here (P8), for entries that come from the shared tier.
+    burials: BTreeMap<usize, Duration>,
+    /// What this edge fetches for all edges of its region, and by what name.
+    claims: BTreeMap<usize, u64>,
 }
 
 impl Serving {
     pub(crate) fn new() -> Self {
         let tombstones = Tombstones::sized(8, BuildHasherDefault::default());
-        Self { l1: BTreeMap::new(), fills: FillTable::default(), running: BTreeMap::new(), tombstones, unannounced: BTreeMap::new() }
+        Self {
+            l1: BTreeMap::new(),
+            fills: FillTable::default(),
+            running: BTreeMap::new(),
+            tombstones,
+            unannounced: BTreeMap::new(),
+            burials: BTreeMap::new(),
+            claims: BTreeMap::new(),
+        }
     }
 
     /// Drops what is stored: the journal is of another history.
@@ -270,34 +283,81 @@ impl World {
     /// Asks the shared tier, where it may be asked.
     fn ask_shared(&mut self, visit: Visit) {
         let (at, key) = (visit.arrived.edge, visit.arrived.key);
+        let claim = self.name();
         let Some(edge) = self.edges.get(at) else { return };
         let Some(process) = &edge.process else { return };
-        // P8: what it holds may be older than what was made invalid here.
-        let is_buried = process.serving.unannounced.contains_key(&key) && !makes(Mistake::NoTombstone);
-        let asks = self.plan.shares && visit.looks == 0 && !is_buried && may_rely(edge.when_fenced(key), &visit.arrival.standing);
+        // Whoever can join what this edge fetches itself does.
+        let is_running = process.serving.running.values().any(|running| running.key == key);
+        let asks = self.plan.shares && visit.looks == 0 && !is_running && may_rely(edge.when_fenced(key), &visit.arrival.standing);
         if !asks || visit.wish == Wish::Reload {
             return self.fetch(visit, None);
         }
-        let (tombstone, generation) = (process.serving.tombstones.generation(&key), visit.arrival.generation);
-        let (region, life) = (edge.region, edge.life);
-        let delay = self.delay();
-        self.after(delay, What::SharedRead { region, at, life, visit: Box::new(visit), tombstone, generation });
+        let look = Look {
+            tombstone: process.serving.tombstones.generation(&key),
+            generation: visit.arrival.generation,
+            // Only who can write what it fetches has others wait for it.
+            claim: edge.standing(self.now).holds().then_some(claim),
+            known: Duration::ZERO,
+            asked: edge.clock.boot(self.now),
+            until: self.now + self.plan.lease / 2,
+        };
+        self.look_elsewhere(visit, look, 0);
     }
 
-    /// The shared tier answered. What it holds becomes an entry like any other.
-    pub(crate) fn shared_answered(&mut self, visit: Visit, found: Option<SharedEntry>, tombstone: u64, generation: u64) {
+    fn look_elsewhere(&mut self, visit: Visit, look: Look, pause: Time) {
+        let (at, now) = (visit.arrived.edge, self.now);
+        let delay = pause + self.delay();
+        let Some(edge) = self.edges.get(at) else { return };
+        let (region, life, look) = (edge.region, edge.life, Look { asked: edge.clock.boot(now), ..look });
+        self.after(delay, What::SharedRead { region, at, life, visit: Box::new(visit), look });
+    }
+
+    /// Who fetches in place of what is of no use does so for all.
+    fn look_once_more(&mut self, visit: Visit, look: Look, stamp: Duration) {
+        if look.claim.is_some() && stamp > look.known {
+            self.look_elsewhere(visit, Look { known: stamp, ..look }, 0);
+        } else {
+            self.fetch(visit, None);
+        }
+    }
+
+    /// The shared tier answered.
+    pub(crate) fn shared_answered(&mut self, visit: Visit, found: SharedFound, look: Look) {
+        match found {
+            SharedFound::Value { entry, stamp, since } => self.take_shared(visit, entry, (stamp, since), look),
+            SharedFound::Busy if self.now < look.until => {
+                self.count("waited for another edge's fetch");
+                let pause = self.plan.lease / 20;
+                self.look_elsewhere(visit, look, pause);
+            }
+            SharedFound::Claimed => {
+                if let (Some(claim), Some(Edge { process: Some(process), .. })) = (look.claim, self.edges.get_mut(visit.arrived.edge)) {
+                    process.serving.claims.insert(visit.arrived.key, claim);
+                }
+                self.fetch(visit, None);
+            }
+            SharedFound::Busy | SharedFound::Nothing => self.fetch(visit, None),
+        }
+    }
+
+    /// What the shared tier holds becomes an entry like any other.
+    fn take_shared(&mut self, visit: Visit, found: SharedEntry, (stamp, since): (Duration, Duration), look: Look) {
         let (at, key) = (visit.arrived.edge, visit.arrived.key);
         let Some(slots) = self.edges.get(at).and_then(|edge| slots(edge, key)) else { return };
         let Some(Edge { process: Some(process), .. }) = self.edges.get_mut(at) else { return };
         let Some(view) = &process.view else { return };
         let address = Address::of(key);
-        let provenance = found.and_then(|found| of_shared(&found.shared, view.epoch, view.generation, found.settings, slots));
-        let (Some(found), Some(provenance)) = (found, provenance) else { return self.fetch(visit, None) };
-        let buried = Buried { at_start: tombstone, now: process.serving.tombstones.generation(&key) };
-        let is_same = generation == view.generation && visit.arrived.settings == view.config.settings;
+        let provenance = of_shared(&found.shared, view.epoch, view.generation, found.settings, slots);
+        let Some(provenance) = provenance else { return self.look_once_more(visit, look, stamp) };
+        let buried = Buried { at_start: look.tombstone, now: process.serving.tombstones.generation(&key) };
+        // P8: it counts from when it was asked, and three clocks have measured.
+        let started = look.asked.saturating_sub((since + found.started_ago) * 101 / 100);
+        let is_buried = process.serving.burials.get(&key).is_some_and(|at| started <= *at) && !makes(Mistake::NoTombstone);
+        let is_same = look.generation == view.generation && visit.arrived.settings == view.config.settings;
         let validity = provenance.validity(address.place(), view.in_force(), visit.arrived.settings);
-        if !is_same || validity != Validity::Valid || !may_store(&provenance, address.place(), view.in_force(), buried) {
-            return self.fetch(visit, None);
+        let may_store = may_store(&provenance, address.place(), view.in_force(), buried);
+        if !is_same || is_buried || validity != Validity::Valid || !may_store {
+            return self.look_once_more(visit, look, stamp);
         }
         let entry = Entry { id: found.id, provenance, epoch: view.epoch, body: Body { was_shared: true, ..found.body } };
         let known = process.serving.l1.get(&key);
@@ -453,6 +513,7 @@ impl World {
         let Some(Edge { process: Some(process), .. }) = self.edges.get_mut(at) else { return };
         let Some(running) = process.serving.running.remove(&number) else { return };
         process.serving.fills.end(&running.key, &running.fill);
+        self.give_up_claim(at, running.key);
         let waiting = running.waiting.into_iter().map(|(visit, _)| visit);
         for visit in running.leader.into_iter().chain(waiting) {
             self.stand_in(visit);
@@ -505,6 +566,7 @@ impl World {
                 self.share(at, life, region, key, &entry);
             }
         }
+        self.give_up_claim(at, key);
         if let Some(next) = running.next {
             self.begin(at, next);
         }
@@ -532,9 +594,23 @@ impl World {
         if !may_share(&standing, None, &shared) || edge.life != life {
             return;
         }
-        let delay = self.delay();
-        let written = SharedEntry { shared, settings: entry.provenance.settings, body: entry.body, id: entry.id };
-        self.after(delay, What::SharedWrite { region, key, entry: written, standing });
+        // By the clock that went on where the machine stood still.
+        let started_ago = edge.clock.wall(self.now).saturating_sub(edge.clock.wall(entry.body.validated));
+        let claim = self.take_claim(at, key);
+        let (delay, written) = (self.delay(), self.now);
+        let entry = SharedEntry { shared, settings: entry.provenance.settings, body: entry.body, id: entry.id, started_ago };
+        self.after(delay, What::SharedWrite { region, key, entry, standing, written, claim });
+    }
+
+    fn take_claim(&mut self, at: usize, key: usize) -> Option<u64> {
+        self.edges.get_mut(at)?.process.as_mut()?.serving.claims.remove(&key)
+    }
+
+    /// A fill has ended: where nothing of it is being written, no other edge waits for it.
+    fn give_up_claim(&mut self, at: usize, key: usize) {
+        let Some(claim) = self.take_claim(at, key) else { return };
+        let (delay, region) = (self.delay(), self.edges.get(at).map_or(0, |edge| edge.region));
+        self.after(delay, What::SharedGiveUp { region, key, claim });
     }
 
     fn send_head(&mut self, visit: &Visit, entry: Option<Entry>) {
@@ -567,8 +643,9 @@ impl World {
 
     /// An unsafe request was answered by the upstream, well or not at all: what it changed becomes invalid (P8).
     pub(crate) fn unsafe_answered(&mut self, at: usize, key: usize, written: Time, has_answer: bool) {
-        let Some(Edge { process: Some(process), life, region, .. }) = self.edges.get_mut(at) else { return };
+        let Some(Edge { process: Some(process), life, region, clock, .. }) = self.edges.get_mut(at) else { return };
         let (life, region) = (*life, *region);
+        process.serving.burials.insert(key, clock.boot(self.now));
         process.serving.tombstones.bury(&key);
         process.serving.l1.remove(&key);
         process.serving.unannounced.entry(key).or_default().push(None);

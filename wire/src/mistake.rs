@@ -27,6 +27,8 @@ pub enum Mistake {
     CompleteForgotten,
     /// L5: a book that origins share takes an origin's word that leases have ended, whatever was granted since.
     CompleteUnchecked,
+    /// L5: another process keeps the book that origins share, and nobody waits for the leases that it may have lost.
+    RunUnheeded,
     /// L6: the wait after a restart is as long as today's lease, not as the longest that may run.
     NewLeaseLength,
     /// P1: an edge acknowledges what it has folded and not yet put in force.
@@ -41,6 +43,12 @@ pub enum Mistake {
     TableForgotten,
     /// P1: a soft purge leaves entries fresh.
     SoftPurgeIgnored,
+    /// P3: an event is appended to a shared journal whatever stands at its end by now.
+    AppendUnchecked,
+    /// P3: what a shared journal lost is put back behind events of another fork.
+    HealedFromAnotherFork,
+    /// P3: a snapshot of an origin that is behind replaces the newer one in a shared journal.
+    SnapshotFromBehind,
     /// P4: the position of a fill is read when it has ended.
     FilledAtEnd,
     /// P4: any running fill is joined, and what it brings is taken.
@@ -100,7 +108,7 @@ mod made {
 
     impl Mistake {
         /// All of them.
-        pub const ALL: [Self; 35] = [
+        pub const ALL: [Self; 39] = [
             Self::LeaseFromAnswer,
             Self::ClockJumpIgnored,
             Self::CachedClock,
@@ -112,6 +120,7 @@ mod made {
             Self::CompleteAfterRestart,
             Self::CompleteForgotten,
             Self::CompleteUnchecked,
+            Self::RunUnheeded,
             Self::NewLeaseLength,
             Self::AckBeforeApplying,
             Self::ServeWhileFenced,
@@ -119,6 +128,9 @@ mod made {
             Self::OneSeqForBoth,
             Self::TableForgotten,
             Self::SoftPurgeIgnored,
+            Self::AppendUnchecked,
+            Self::HealedFromAnotherFork,
+            Self::SnapshotFromBehind,
             Self::FilledAtEnd,
             Self::JoinAnyFill,
             Self::CompareHighestSeq,

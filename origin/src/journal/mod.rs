@@ -29,6 +29,7 @@ use wire::{Chain, Class, Epoch, Fact, Position, PurgeTable, State};
 pub use fit::{Fit, fit};
 pub(crate) use longest::LongestLease;
 use shared::Shelf;
+pub use shared::{Known, Step, Told, Word, judge};
 use shown::Shown;
 use store::Store;
 pub(crate) use transfer::{export, import};

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use wire::mistake::{Mistake, makes};
 use wire::{Chain, Epoch, Position, Role};
 
 use super::follower::{Follower, Former};
@@ -27,7 +28,8 @@ impl Mirror {
     /// `assumed` (L5, L6). At the start the book itself says how long those of the run before were.
     pub fn load(&mut self, table: Table, assumed: Duration, now: Duration) {
         let is_other_epoch = self.epoch != Some(table.epoch);
-        let is_anew = is_other_epoch || self.run != table.run;
+        let is_other_run = self.run != table.run && !makes(Mistake::RunUnheeded);
+        let is_anew = is_other_epoch || is_other_run;
         let assumed = if self.run.is_empty() { Duration::ZERO } else { assumed };
         let longest = if is_anew { table.longest.max(self.longest).max(assumed) } else { table.longest };
         let quiet = if is_anew { quiet_until(longest, now).max(self.book.quiet_until) } else { self.book.quiet_until };

@@ -17,8 +17,10 @@ impl World {
 
     pub(super) fn is_over(&mut self) -> bool {
         let lease = self.plan.lease;
+        // Several origins have to agree on what is left before they wait for leases.
+        let agreeing = if self.fleet.is_some() { 6 * lease } else { 0 };
         // Long enough for every pause, restart, lag and lease to end.
-        let settles = self.plan.lasts + 14 * lease + 4 * self.plan.slowest_fetch;
+        let settles = self.plan.lasts + 14 * lease + 4 * self.plan.slowest_fetch + agreeing;
         if self.now > settles && self.truth.settled.is_none() {
             self.truth.settled = Some(self.now);
         }
@@ -27,7 +29,8 @@ impl World {
 
     /// What must be so once all was healed: every purge is complete, and every edge answers from its cache.
     pub(super) fn close(&mut self) {
-        let Some(head) = self.origin.head() else { return self.fail("the origin is not up at the end".to_owned()) };
+        let head = self.fleet.as_ref().map_or_else(|| self.origin.head(), |fleet| Some(fleet.engine.head()));
+        let Some(head) = head else { return self.fail("the origin is not up at the end".to_owned()) };
         let is_stuck = self.truth.configured.iter().any(|config| config.settings.is_none());
         let open = self.truth.purges.iter().find(|purge| purge.epoch == head.epoch && purge.complete.is_none() && !purge.is_void);
         if let Some(purge) = open.filter(|_| !is_stuck) {

@@ -30,6 +30,22 @@ impl World {
                 let pause = self.chance.between(1, 2 * lease);
                 self.after(pause, What::EdgeStarts { at });
             }
+            Fault::OriginKilled if self.plan.origins > 0 => {
+                let to = self.chance.index(self.plan.origins);
+                self.kill_member(to);
+            }
+            Fault::OriginRestored if self.plan.origins > 0 => {
+                let backup = self.fleet.as_mut().and_then(|fleet| fleet.backup.take());
+                backup.into_iter().for_each(|backup| self.fail_over(backup));
+            }
+            Fault::EngineFails => {
+                // It has got nothing for a while by then.
+                let pause = self.chance.between(1, lease / 2);
+                if let Some(fleet) = self.fleet.as_mut().filter(|fleet| fleet.replica.is_none()) {
+                    fleet.replica = Some(fleet.engine.clone());
+                    self.after(pause, What::EngineFails);
+                }
+            }
             Fault::OriginKilled if self.origin.is_up() => {
                 let loses = self.chance.of_thousand(500);
                 let last = self.origin.kill(loses);
@@ -40,7 +56,10 @@ impl World {
             Fault::OriginRestored if self.origin.is_up() => self.restore_origin(),
             Fault::OriginKilled | Fault::OriginRestored => {}
             Fault::Cut | Fault::FeedCut => {
-                if let Some(cable) = self.cables.get_mut(at) {
+                let to = self.origin_of(at);
+                if self.plan.origins > 1 && fault == Fault::Cut && self.chance.of_thousand(500) {
+                    self.fleet.iter_mut().for_each(|fleet| _ = fleet.cuts.insert((at, to)));
+                } else if let Some(cable) = self.cables.get_mut(at) {
                     cable.is_cut |= fault == Fault::Cut;
                     cable.feed_is_cut |= fault == Fault::FeedCut;
                 }
@@ -49,7 +68,11 @@ impl World {
             }
             Fault::Paused => {
                 let until = self.now + self.chance.between(1, 3 * lease);
-                if self.chance.of_thousand(250) {
+                if self.plan.origins > 0 && self.chance.of_thousand(250) {
+                    let to = self.chance.index(self.plan.origins);
+                    let members = self.fleet.iter_mut().filter_map(|fleet| fleet.members.get_mut(to));
+                    members.for_each(|member| member.paused_until = member.paused_until.max(until));
+                } else if self.plan.origins == 0 && self.chance.of_thousand(250) {
                     self.origin.paused_until = self.origin.paused_until.max(until);
                 } else if let Some(edge) = self.edges.get_mut(at) {
                     edge.paused_until = edge.paused_until.max(until);
@@ -109,6 +132,10 @@ impl World {
     }
 
     pub(super) fn back_up(&mut self) {
+        let is_restored = self.plan.faults.iter().any(|(fault, weight)| *fault == Fault::OriginRestored && *weight > 0);
+        if let Some(fleet) = self.fleet.as_mut().filter(|_| is_restored && !self.is_ending) {
+            fleet.backup = Some(fleet.engine.clone());
+        }
         self.origin.back_up();
         if self.chance.of_thousand(400) {
             self.origin.cut();

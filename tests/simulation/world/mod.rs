@@ -4,6 +4,7 @@
 mod control;
 mod ending;
 mod faults;
+mod fleet;
 mod post;
 mod writers;
 
@@ -17,13 +18,16 @@ use wire::{Ack, AckAnswer, Epoch, FeedLine, Mode, Position, State};
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::edge::Edge;
+use crate::engines::Engine;
 use crate::named;
-use crate::origin::{Config, Origin};
+use crate::origin::{Config, Origin, Stored};
+use crate::origins::{Call, Order, Reply};
 use crate::plan::{Plan, Time};
 use crate::serving::{Head, Visit, Wish};
-use crate::shared::{SharedEntry, SharedTier};
+use crate::shared::{Look, SharedEntry, SharedFound, SharedTier};
 use crate::truth::{About, Truth};
 use crate::upstream::Upstream;
+use fleet::Fleet;
 
 /// What happens at a moment.
 #[derive(Debug)]
@@ -60,6 +64,41 @@ pub(crate) enum What {
     OriginStarts {
         restored: bool,
     },
+    /// Where several origins share an engine: a follower's call comes to one of them.
+    To {
+        to: usize,
+        what: Box<Self>,
+    },
+    /// A call of an origin comes to the engine, and what that answers to the origin.
+    Call {
+        from: usize,
+        life: u64,
+        call: Box<Call>,
+    },
+    Reply {
+        to: usize,
+        life: u64,
+        reply: Box<Reply>,
+    },
+    /// An origin hears of an event, from the process `run`.
+    News {
+        to: usize,
+        life: u64,
+        run: String,
+        epoch: Epoch,
+        stored: Box<Stored>,
+    },
+    MemberBeats {
+        to: usize,
+        life: u64,
+    },
+    MemberStarts {
+        to: usize,
+    },
+    /// Somebody wants something appended, and tries again.
+    Order(Box<Order>),
+    /// A replica takes the engine's place.
+    EngineFails,
     /// The origin's answers and lines come to an edge.
     Line {
         at: usize,
@@ -114,22 +153,28 @@ pub(crate) enum What {
         at: usize,
         life: u64,
         visit: Box<Visit>,
-        tombstone: u64,
-        generation: u64,
+        look: Look,
     },
     SharedAnswer {
         at: usize,
         life: u64,
         visit: Box<Visit>,
-        found: Option<SharedEntry>,
-        tombstone: u64,
-        generation: u64,
+        found: SharedFound,
+        look: Look,
     },
     SharedWrite {
         region: usize,
         key: usize,
         entry: SharedEntry,
         standing: Standing,
+        written: Time,
+        claim: Option<u64>,
+    },
+    /// A fetch has ended, and nothing came of it for the other edges of its region.
+    SharedGiveUp {
+        region: usize,
+        key: usize,
+        claim: u64,
     },
     SharedRemove {
         region: usize,
@@ -206,6 +251,7 @@ pub(crate) enum What {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
     Origin,
+    Member(usize),
     Edge(usize),
     Nobody,
 }
@@ -220,6 +266,7 @@ impl What {
             | Self::OriginBeats { .. }
             | Self::Completes { .. }
             | Self::Announce { .. } => Whose::Origin,
+            Self::To { to, .. } | Self::Reply { to, .. } | Self::News { to, .. } | Self::MemberBeats { to, .. } => Whose::Member(*to),
             Self::Line { at, .. }
             | Self::NoFeed { at, .. }
             | Self::Loaded { at, .. }
@@ -236,6 +283,23 @@ impl What {
             | Self::UnsafeAnswered { at, .. }
             | Self::Announced { at, .. } => Whose::Edge(*at),
             _ => Whose::Nobody,
+        }
+    }
+
+    pub(super) fn is_ack(&self) -> bool {
+        match self {
+            Self::Ack { .. } => true,
+            Self::To { what, .. } => what.is_ack(),
+            _ => false,
+        }
+    }
+
+    /// Returns an ack once more.
+    pub(super) fn again(&self) -> Option<Self> {
+        match self {
+            Self::Ack { at, life, number, ack } => Some(Self::Ack { at: *at, life: *life, number: *number, ack: ack.clone() }),
+            Self::To { to, what } => what.again().map(|what| Self::To { to: *to, what: Box::new(what) }),
+            _ => None,
         }
     }
 }
@@ -259,6 +323,8 @@ pub(crate) struct World {
     coming: BTreeMap<u64, What>,
     names: u64,
     origin: Origin,
+    /// The origins in place of that one, where several share an engine.
+    fleet: Option<Fleet>,
     pub(crate) edges: Vec<Edge>,
     cables: Vec<Cable>,
     shared: Vec<SharedTier>,
@@ -285,9 +351,13 @@ impl World {
         let plan = Plan::of(&mut chance);
         let epoch = Epoch::from_bytes(chance.bytes());
         let origin = Origin::new(Clock::new(&mut chance), epoch, chance.bytes(), plan.lease);
+        let mut apart = Chance::of(!seed);
         let last = plan.edges - 1;
         let named = |at: usize| named(&format!("e{}", if plan.has_twin && at == last { 0 } else { at }));
         let edges: Vec<_> = (0..plan.edges).map(|at| Edge::new(at, named(at), at % plan.regions, Clock::new(&mut chance))).collect();
+        let tiers: Vec<_> = (0..plan.regions).map(|_| SharedTier::new(Clock::new(&mut apart))).collect();
+        let clocks: Vec<_> = (0..plan.origins).map(|_| Clock::new(&mut apart)).collect();
+        let fleet = (!clocks.is_empty()).then(|| Fleet::new(Engine::new(origin.founding()), clocks, plan.heartbeat));
         let mut world = Self {
             now: 0,
             queue: BinaryHeap::new(),
@@ -295,7 +365,8 @@ impl World {
             names: 0,
             cables: vec![Cable::default(); edges.len()],
             shown: vec![None; edges.len()],
-            shared: (0..plan.regions).map(|_| SharedTier::default()).collect(),
+            shared: tiers,
+            fleet,
             upstream: Upstream::new(plan.lag),
             truth: Truth { is_uncertain: plan.has_twin, ..Truth::default() },
             config: origin.config(),
@@ -316,7 +387,10 @@ impl World {
     }
 
     fn open(&mut self) {
-        self.at_once(What::OriginStarts { restored: false });
+        match self.plan.origins {
+            0 => self.at_once(What::OriginStarts { restored: false }),
+            count => (0..count).for_each(|to| self.at_once(What::MemberStarts { to })),
+        }
         for at in 0..self.edges.len() {
             self.at_once(What::EdgeStarts { at });
         }
@@ -334,6 +408,7 @@ impl World {
             let Some(what) = self.coming.remove(&name) else { continue };
             let paused_until = match what.whose() {
                 Whose::Origin => self.origin.paused_until,
+                Whose::Member(to) => self.member(to).map_or(0, |member| member.paused_until),
                 Whose::Edge(at) => self.edges.get(at).map_or(0, |edge| edge.paused_until),
                 Whose::Nobody => 0,
             };
@@ -416,6 +491,17 @@ impl World {
             }
             What::Durable { .. } | What::OriginBeats { .. } | What::Completes { .. } => {}
             What::OriginStarts { restored } => self.start_origin(restored),
+            What::To { to, what } => self.to_member(to, *what),
+            What::Call { from, life, call } => self.called(from, life, *call),
+            What::Reply { to, life, reply } => self.replied(to, life, *reply),
+            What::News { to, life, run, epoch, stored } => self.news((to, life), &run, epoch, &stored),
+            What::MemberBeats { to, life } => self.member_beats(to, life),
+            What::MemberStarts { to } => self.start_member(to),
+            What::Order(order) => self.order(*order),
+            What::EngineFails => {
+                let replica = self.fleet.as_mut().and_then(|fleet| fleet.replica.take());
+                replica.into_iter().for_each(|replica| self.fail_over(replica));
+            }
             What::Line { at, life, number, line } if self.lives(at, life) => self.line(at, number, *line),
             What::NoFeed { at, life, number, is_lost } if self.lives(at, life) => self.no_feed(at, number, is_lost),
             What::Loaded { at, life, number, state } if self.lives(at, life) => {
@@ -428,6 +514,7 @@ impl World {
             }
             What::Beat { at, life } if self.lives(at, life) => {
                 let heartbeat = self.plan.heartbeat;
+                self.move_on_if_silent(at);
                 self.on_edge(at, |edge, now| edge.beat(now, heartbeat));
                 self.after(heartbeat, What::Beat { at, life });
             }
@@ -445,16 +532,18 @@ impl World {
                 self.read(at, key, wish, came);
             }
             What::Reader => self.next_read(),
-            What::SharedRead { region, at, life, visit, tombstone, generation } => {
-                let found = self.shared.get(region).and_then(|tier| tier.read(visit.key()));
+            What::SharedRead { region, at, life, visit, look } => {
+                let (now, lasts) = (self.now, self.plan.lease / 2);
+                let found = self.shared.get_mut(region).map_or(SharedFound::Nothing, |tier| tier.look(visit.key(), &look, lasts, now));
                 let delay = self.delay();
-                self.after(delay, What::SharedAnswer { at, life, visit, found, tombstone, generation });
+                self.after(delay, What::SharedAnswer { at, life, visit, found, look });
             }
-            What::SharedAnswer { at, life, visit, found, tombstone, generation } if self.lives(at, life) => {
-                self.shared_answered(*visit, found, tombstone, generation);
+            What::SharedAnswer { at, life, visit, found, look } if self.lives(at, life) => self.shared_answered(*visit, found, look),
+            What::SharedGiveUp { region, key, claim } => {
+                self.shared.get_mut(region).into_iter().for_each(|tier| tier.give_up(key, claim));
             }
-            What::SharedWrite { region, key, entry, standing } => {
-                match self.shared.get_mut(region).map(|tier| tier.write(key, entry, &standing)) {
+            What::SharedWrite { region, key, entry, standing, written, claim } => {
+                match self.shared.get_mut(region).map(|tier| tier.write((key, entry), &standing, written, claim)) {
                     Some(Err(wrong)) => self.fail(wrong),
                     Some(Ok(true)) => self.count("a write to the shared tier"),
                     _ => {}
@@ -485,6 +574,7 @@ impl World {
             What::Fault => self.fault(),
             What::Mend { at } => {
                 self.tell(|| format!("edge {at}'s cable is mended"));
+                self.fleet.iter_mut().for_each(|fleet| fleet.cuts.retain(|(edge, _)| *edge != at));
                 self.cables.get_mut(at).into_iter().for_each(|cable| *cable = Cable { last_line: cable.last_line, ..Cable::default() });
             }
             What::BackUp => self.back_up(),

@@ -21,6 +21,9 @@ impl World {
         if self.cables.get(at).is_some_and(|cable| cable.is_cut) {
             return;
         }
+        if self.fleet.is_some() {
+            return self.ask_origin(at, what);
+        }
         self.send(at, what, false);
     }
 
@@ -38,11 +41,12 @@ impl World {
             time = time.max(cable.last_line + 1);
             cable.last_line = time;
         }
-        if let What::Ack { at, life, number, ack } = &what
+        if what.is_ack()
             && self.chance.of_thousand(self.plan.doubled)
+            && let Some(again) = what.again()
         {
             let later = time + self.chance.between(0, 2 * self.plan.lease);
-            self.put(later, What::Ack { at: *at, life: *life, number: *number, ack: ack.clone() });
+            self.put(later, again);
         }
         self.put(time, what);
     }
@@ -117,6 +121,7 @@ impl World {
             write.is_owed = false;
         }
         self.origin.close(at);
+        self.fleet.iter_mut().flat_map(|fleet| &mut fleet.members).for_each(|member| member.close(at));
         self.edges.get_mut(at).into_iter().for_each(|edge| edge.kill(fault));
         if fault != Fault::EdgeKilled {
             self.shown.get_mut(at).into_iter().for_each(|shown| *shown = None);
@@ -125,10 +130,12 @@ impl World {
 
     /// P6: an edge never goes back to an older event of its history.
     pub(crate) fn show_site(&mut self, at: usize, (epoch, seq): (Epoch, u64)) {
+        // Where an engine lost events, others may have taken their places under the same epoch.
+        let is_ambiguous = self.fleet.is_some() && self.truth.ambiguous.contains(&epoch);
         let Some(shown) = self.shown.get_mut(at) else { return };
         let before = *shown;
         *shown = Some((epoch, seq));
-        if before.is_some_and(|(known, before)| known == epoch && before > seq) {
+        if !is_ambiguous && before.is_some_and(|(known, before)| known == epoch && before > seq) {
             self.fail(format!("P6: edge {at} shows the site as of event {seq}, and has shown a later one"));
         }
     }

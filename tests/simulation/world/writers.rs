@@ -5,6 +5,7 @@ use wire::{Alias, Class, Digest, Epoch, Fact, Mode};
 use super::{What, World};
 use crate::named;
 use crate::origin::{Config, unknown};
+use crate::origins::Order;
 use crate::plan::{KEYS, Write, pick};
 use crate::serving::Wish;
 use crate::truth::{About, Configured, Purge};
@@ -53,10 +54,16 @@ impl World {
                 let delay = self.delay();
                 self.after(delay, What::UnsafeWrites { at, life, key });
             }
+            Write::Settings if self.fleet.is_some() => self.order(Order::Settings),
+            Write::Publish if self.fleet.is_some() => self.order(Order::Publish),
+            Write::UnknownConfig if self.fleet.is_some() => self.order(Order::UnknownConfig),
             Write::Settings => self.configure(Config { settings: self.config.settings + 1, ..self.config }),
             Write::Lease => {
                 let lease = self.plan.lease * [1, 2, 4, 8][self.chance.index(4)] / 4;
                 let is_lazy = self.chance.of_thousand(500);
+                if self.fleet.is_some() {
+                    return self.order(Order::Lease { lease, is_lazy });
+                }
                 self.configure(Config { lease, is_lazy, ..self.config });
             }
             Write::Publish => {
@@ -95,6 +102,9 @@ impl World {
             accepted: false,
             is_void: false,
         };
+        if self.fleet.is_some() {
+            return self.order(Order::Purge { purge, is_unknown, of: None });
+        }
         let fact = if is_unknown { unknown(Class::Purge) } else { purge.fact() };
         if let Some(position) = self.append(fact) {
             self.tell(|| format!("{mode:?} purge {} of {about:?} is appended", position.seq));
@@ -131,6 +141,9 @@ impl World {
             accepted: false,
             is_void: false,
         };
+        if self.fleet.is_some() && !is_cut {
+            return self.order(Order::Purge { purge, is_unknown: false, of: Some((at, life, key)) });
+        }
         let position = if is_cut { None } else { self.append(purge.fact()) };
         if let Some(position) = position {
             self.tell(|| format!("purge {} of key {key} is appended for edge {at}", position.seq));

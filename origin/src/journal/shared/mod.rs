@@ -23,10 +23,12 @@ use wire::State;
 pub(super) use open::{Opened, open};
 pub(super) use shelf::Shelf;
 
+pub use judge::{Known, Step, Told, judge};
+pub use said::Word;
+
 use super::Job;
 use super::shown::Shown;
 use crate::clock::boottime;
-use said::Word;
 
 /// Pages of news that wait for the writer; the tail waits for room.
 const NEWS: usize = 16;

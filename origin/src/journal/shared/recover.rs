@@ -52,7 +52,7 @@ impl Writer {
             chain_at: &|seq| self.chain_at(seq),
             has_all_behind: &|seq| seq >= self.shown.head().seq || !self.shown.recent().starting_at(seq + 1, 1).is_empty(),
         };
-        judge(said, &known)
+        judge(&said.told(), &known)
     }
 
     /// Returns the chain behind an event that is known here.

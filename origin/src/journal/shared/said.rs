@@ -5,7 +5,7 @@ use wire::{Chain, Epoch, Position};
 
 /// What a script did, or why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub enum Word {
     /// It did what it was asked.
     Done,
     /// The position is of this history; what is behind it follows.
