@@ -35,7 +35,7 @@ simulate SEEDS="1000000":
 world SEED MISTAKE="":
     ATOLL_SEED={{SEED}} ATOLL_MISTAKE={{MISTAKE}} cargo test -p atoll-tests --test simulation one_seed -- --nocapture
 
-# Breaks real processes while purges run, and prints what held (docs/drills.md); `--short` takes two minutes.
+# Breaks real processes while purges run, and prints what held (docs/drills.md); `--short` takes five minutes.
 drills *ARGS:
     cargo run --release -p atoll-bench -- drills {{ARGS}}
 

@@ -30,6 +30,11 @@ pub fn connection(bytes: &[u8]) {
     crate::door::fuzzing::connection(bytes);
 }
 
+/// Reads what stands in a second tier.
+pub fn portable(bytes: &[u8]) {
+    crate::tier::portable::reads_what_it_writes(bytes);
+}
+
 /// Reads a request's head, `METHOD TARGET` and fields below, as a door hands it over.
 pub fn request(bytes: &[u8]) {
     let (first, rest) = line(bytes);

@@ -3,7 +3,7 @@
 //! used is decided by who asks ([`crate::validity`]), never here.
 
 mod name;
-mod portable;
+pub(crate) mod portable;
 mod redis;
 mod folder;
 

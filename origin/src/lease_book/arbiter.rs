@@ -208,13 +208,16 @@ impl Arbiter {
         self.names.insert(asked.who.clone(), name);
     }
 
-    /// Of too many former lives the two oldest count as one, which holds back what either does.
+    /// Of too many former lives the two oldest count as one, which holds back what either does. The younger's last grant is later
+    /// than all of the older's: where it is no shorter, it stands for both as it is. A new one would begin anew, and where two processes
+    /// of one name go on to replace each other, none would ever end (P2).
     fn merge(&mut self, who: &Who, name: &mut Name) -> Option<Line> {
         let oldest = (who.clone(), name.former.remove(0));
         let next = (who.clone(), name.former.first()?.clone());
         let (one, two) = (self.lives.remove(&oldest)?, *self.lives.get(&next)?);
         let (lease, applied) = (one.lease.max(two.lease), one.applied.min(two.applied));
-        let merged = Life { grant: self.grant(lease), lease, applied };
+        let grant = if one.lease <= two.lease { two.grant } else { self.grant(lease) };
+        let merged = Life { grant, lease, applied };
         self.edges.remove(&oldest);
         self.lives.insert(next.clone(), merged);
         let grant = Grant { number: merged.grant, lease };

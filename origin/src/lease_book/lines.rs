@@ -62,7 +62,7 @@ pub enum Line {
         life: String,
         /// What both had applied.
         applied: u64,
-        /// The grant that stands for both.
+        /// The grant that stands for both: one of theirs, or a new one.
         grant: Grant,
     },
     /// Everything up to `seq` is complete.

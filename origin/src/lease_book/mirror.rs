@@ -177,9 +177,14 @@ impl Mirror {
             Line::Merged { who, of, applied, grant, .. } => {
                 self.see_grant(*grant, now);
                 if let Some(follower) = self.book.followers.get_mut(who) {
-                    follower.former.retain(|former| !of.contains(&former.grant));
-                    let merged = Former { until: end(grant.lease, now), applied: *applied, grant: grant.number };
-                    follower.former.insert(0, merged);
+                    let former = std::mem::take(&mut follower.former);
+                    let (two, others): (Vec<_>, Vec<_>) = former.into_iter().partition(|former| of.contains(&former.grant));
+                    follower.former = others;
+                    // One of theirs that stands for both ends as the later of them; a new grant begins now.
+                    let is_theirs = two.len() == of.len() && of.contains(&grant.number);
+                    let later = two.iter().map(|former| former.until).max().filter(|_| is_theirs);
+                    let until = later.unwrap_or_else(|| end(grant.lease, now));
+                    follower.former.insert(0, Former { until, applied: *applied, grant: grant.number });
                 }
             }
             Line::Complete { seq, ended } => self.settle(*seq, ended, now),

@@ -12,7 +12,8 @@ end
 
 local lines = {}
 
--- The lease of a life that was replaced may still run. Of too many the two oldest count as one.
+-- The lease of a life that was replaced may still run. Of too many the two oldest count as one. The younger's last grant is later
+-- than all of the older's: where it is no shorter, it stands for both as it is.
 local function retire(who, name)
   local key = who .. '/' .. name.life
   if redis.call('ZSCORE', EDGES, key) then
@@ -24,7 +25,8 @@ local function retire(who, name)
     local oldest, next = who .. '/' .. table.remove(name.former, 1), who .. '/' .. name.former[1]
     local one, two = read_life(oldest), read_life(next)
     local lease = math.max(one.lease, two.lease)
-    local merged = { grant = grant(lease), lease = lease, applied = math.min(one.applied, two.applied) }
+    local given = one.lease <= two.lease and two.grant or grant(lease)
+    local merged = { grant = given, lease = lease, applied = math.min(one.applied, two.applied) }
     redis.call('ZREM', EDGES, oldest)
     redis.call('HDEL', LIVES, oldest)
     write_life(next, merged)
