@@ -20,7 +20,7 @@ use crate::origin::HOSTS;
 use crate::plan::{KEYS, Time};
 use crate::shared::{Look, SharedEntry, SharedFound};
 use crate::truth::{Answered, Arrived, Body, Served};
-use crate::world::{What, World};
+use crate::world::{Shown, What, World};
 
 /// A hasher that is the same on every machine.
 #[derive(Debug, Default)]
@@ -234,9 +234,9 @@ impl World {
             is_fenced: !standing.holds(),
             is_lazy: is_lazy(key),
         };
-        let site = (view.epoch, view.site);
+        let shown = Shown { epoch: view.epoch, site: view.site, applied: standing.applied };
         let arrival = Arrival { standing, generation: view.generation, asks_again: false, must_be_strong: !standing.holds() };
-        self.show_site(at, site);
+        self.show_site(at, shown);
         self.visit(Visit { arrived, wish, arrival, looks: 0 });
     }
 

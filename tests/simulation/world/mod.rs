@@ -313,6 +313,16 @@ struct Cable {
     last_line: Time,
 }
 
+/// What an edge has shown of its site.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown {
+    pub(crate) epoch: Epoch,
+    /// The event that the site is as of.
+    pub(crate) site: u64,
+    /// What the edge had applied.
+    pub(crate) applied: u64,
+}
+
 /// The world.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -331,7 +341,7 @@ pub(crate) struct World {
     pub(crate) upstream: Upstream,
     pub(crate) truth: Truth,
     /// What each edge's site has shown.
-    shown: Vec<Option<(Epoch, u64)>>,
+    shown: Vec<Option<Shown>>,
     config: Config,
     is_ending: bool,
     must_declare: bool,

@@ -1,9 +1,9 @@
 //! What goes over a cable: messages that are lost, late or doubled, and what an edge does with those that come.
 
+use wire::FeedLine;
 use wire::mistake::{Mistake, makes};
-use wire::{Epoch, FeedLine};
 
-use super::{What, World};
+use super::{Shown, What, World};
 use crate::edge::{Deed, Edge};
 use crate::plan::{Fault, MS, Time};
 
@@ -123,20 +123,29 @@ impl World {
         self.origin.close(at);
         self.fleet.iter_mut().flat_map(|fleet| &mut fleet.members).for_each(|member| member.close(at));
         self.edges.get_mut(at).into_iter().for_each(|edge| edge.kill(fault));
-        if fault != Fault::EdgeKilled {
-            self.shown.get_mut(at).into_iter().for_each(|shown| *shown = None);
-        }
+        // What it begins with again is what it had written, which may be less than what it had applied.
+        let keeps_site = fault == Fault::EdgeKilled;
+        self.shown
+            .get_mut(at)
+            .into_iter()
+            .for_each(|shown| *shown = shown.filter(|_| keeps_site).map(|shown| Shown { applied: 0, ..shown }));
     }
 
     /// P6: an edge never goes back to an older event of its history.
-    pub(crate) fn show_site(&mut self, at: usize, (epoch, seq): (Epoch, u64)) {
-        // Where an engine lost events, others may have taken their places under the same epoch.
-        let is_ambiguous = self.fleet.is_some() && self.truth.ambiguous.contains(&epoch);
+    pub(crate) fn show_site(&mut self, at: usize, mut now: Shown) {
+        // Where a journal lost events, others may have taken their places under the same epoch: that is another history, in which
+        // the site may be as of an earlier event. What was applied goes back in none.
+        let is_ambiguous = self.truth.ambiguous.contains(&now.epoch);
         let Some(shown) = self.shown.get_mut(at) else { return };
-        let before = *shown;
-        *shown = Some((epoch, seq));
-        if !is_ambiguous && before.is_some_and(|(known, before)| known == epoch && before > seq) {
-            self.fail(format!("P6: edge {at} shows the site as of event {seq}, and has shown a later one"));
+        let before = shown.filter(|before| before.epoch == now.epoch);
+        // While it finds out which history it is on, nothing counts as in force.
+        if now.applied == 0 {
+            now.applied = before.map_or(0, |before| before.applied);
+        }
+        *shown = Some(now);
+        let goes_back = |before: Shown| if is_ambiguous { before.applied > now.applied } else { before.site > now.site };
+        if before.is_some_and(goes_back) {
+            self.fail(format!("P6: edge {at} shows the site as of event {} at {}, and has shown {before:?}", now.site, now.applied));
         }
     }
 }
