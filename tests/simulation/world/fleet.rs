@@ -94,7 +94,7 @@ impl World {
     }
 
     /// A follower's call comes to an origin.
-    pub(super) fn to_member(&mut self, to: usize, what: What) {
+    pub(super) fn send_to_member(&mut self, to: usize, what: What) {
         if !self.member(to).is_some_and(Member::is_up) {
             return;
         }

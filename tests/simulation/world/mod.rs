@@ -501,7 +501,7 @@ impl World {
             }
             What::Durable { .. } | What::OriginBeats { .. } | What::Completes { .. } => {}
             What::OriginStarts { restored } => self.start_origin(restored),
-            What::To { to, what } => self.to_member(to, *what),
+            What::To { to, what } => self.send_to_member(to, *what),
             What::Call { from, life, call } => self.called(from, life, *call),
             What::Reply { to, life, reply } => self.replied(to, life, *reply),
             What::News { to, life, run, epoch, stored } => self.news((to, life), &run, epoch, &stored),
