@@ -170,6 +170,7 @@ fn second(settings: &Settings, node: &EdgeNode, root: &Path) -> (SecondHalf, Vec
         settings: settings.folder.clone(),
         folder: root.join("responses"),
         disk: node.disk.0 / 4,
+        memory: node.memory.0,
     };
     let (lanes, waiting) = (0..SECOND_LANES).map(|_| mpsc::channel(SECOND_QUEUE)).unzip();
     ((place, lanes), waiting)

@@ -30,7 +30,11 @@ pub(crate) const LANES: usize = 4;
 
 /// What waits to be written in each. Beyond it, or beyond the bytes of all, nothing is written: the tier is for speed alone.
 pub(crate) const QUEUE: usize = 256;
-const QUEUE_BYTES: usize = 32 << 20;
+
+/// Bytes that wait in all at the least and at the most, and as which share of the edge's memory.
+const QUEUE_LEAST: u64 = 2 << 20;
+const QUEUE_MOST: u64 = 32 << 20;
+const QUEUE_SHARE: u64 = 16;
 
 /// How long a fill waits for another edge that fetches the same.
 const WAIT: Duration = Duration::from_secs(10);
@@ -73,6 +77,15 @@ pub(crate) struct Place {
     /// The folder for responses, and how many bytes it may take.
     pub(crate) folder: PathBuf,
     pub(crate) disk: u64,
+    /// The bytes that this edge's memory may take.
+    pub(crate) memory: u64,
+}
+
+impl Place {
+    /// Returns how many bytes may wait to be written.
+    fn queue_bytes(&self) -> usize {
+        usize::try_from((self.memory / QUEUE_SHARE).clamp(QUEUE_LEAST, QUEUE_MOST)).unwrap_or(usize::MAX)
+    }
 }
 
 /// The tier, and what of the configuration made it.
@@ -215,7 +228,9 @@ impl Second {
         }
         let lane = self.lanes.get(self.burials.share(&deposit.key, self.lanes.len()));
         let waiting = self.waiting_bytes.fetch_add(bytes, Ordering::AcqRel);
-        if waiting.saturating_add(bytes) > QUEUE_BYTES || lane.is_none_or(|lane| lane.try_send(deposit).is_err()) {
+        // What is larger than all of it may go alone.
+        let is_too_much = waiting > 0 && waiting.saturating_add(bytes) > self.place.queue_bytes();
+        if is_too_much || lane.is_none_or(|lane| lane.try_send(deposit).is_err()) {
             self.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
             self.metrics.second_wrote("dropped");
         }
