@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// The same for a call that nobody waits for.
 const PATIENCE_BEHIND: Duration = Duration::from_secs(5);
 
-/// Calls at a time. Those that hang keep their threads, of which others have a use too.
-const AT_ONCE: usize = 16;
+/// Calls at a time; others wait for their turn. Those that hang keep their threads, and each thread has memory of its own.
+const AT_ONCE: usize = 8;
 
 /// Folders that the files are spread over.
 const SHARDS: u64 = 256;
@@ -131,12 +131,16 @@ impl Folder {
         if !self.breaker().may_call(boottime()) {
             return Err(Failed::LeftAlone);
         }
-        let Ok(permit) = Arc::clone(&self.calls).try_acquire_owned() else { return Err(Failed::LeftAlone) };
-        let inner = Arc::clone(&self.inner);
-        let working = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work(&inner)
-        });
+        let (calls, inner) = (Arc::clone(&self.calls), Arc::clone(&self.inner));
+        let working = async move {
+            // It is never closed.
+            let permit = calls.acquire_owned().await;
+            let working = move || {
+                let _permit = permit;
+                work(&inner)
+            };
+            tokio::task::spawn_blocking(working).await
+        };
         let done = match tokio::time::timeout(patience, working).await {
             Ok(Ok(Err(error))) if error.kind() == ErrorKind::StorageFull => Err(Failed::As("full")),
             Ok(done) => done.unwrap_or_else(|_| Err(io::Error::other("a panic"))).map_err(|_| Failed::As("broken")),
