@@ -183,7 +183,14 @@ impl Upstreams {
         let on_wire = answer.extensions().get::<BodyBytes>().cloned();
         let (head, body) = answer.into_parts();
         let length = body.size_hint().exact();
-        Ok(Answer { status: head.status, headers: head.headers, length, body: read_body(body, upstream.timeout), switched, on_wire })
+        Ok(Answer {
+            status: head.status,
+            headers: by_themselves(head.headers),
+            length,
+            body: read_body(body, upstream.timeout),
+            switched,
+            on_wire,
+        })
     }
 }
 
@@ -239,6 +246,16 @@ impl std::fmt::Display for Chain<'_> {
         }
         Ok(())
     }
+}
+
+/// Values are slices of what was read from the connection: kept as they are, each entry would keep all of that.
+fn by_themselves(mut headers: HeaderMap) -> HeaderMap {
+    for value in headers.values_mut() {
+        if let Ok(own) = HeaderValue::from_bytes(value.as_bytes()) {
+            *value = own;
+        }
+    }
+    headers
 }
 
 /// Exactly the canonical bytes, under the server's authority.
