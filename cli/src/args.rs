@@ -1,6 +1,8 @@
 //! What can be typed.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -93,6 +95,8 @@ pub(crate) enum Command {
     /// Issues, lists and revokes tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Tells whether nodes on this machine are ready: exit code 0, else 2.
+    Health(Health),
     /// Takes an edge out of service that will not come back: no receipt waits for it any more.
     Drain {
         /// Its name.
@@ -253,6 +257,58 @@ pub(crate) struct Apply {
     /// Prints JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `atoll health`
+#[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// `origin`, `edge/NAME` or `dns/NAME`; without one every node of the file.
+    #[arg(value_name = "NODE", env = "ATOLL_NODE", value_delimiter = ',')]
+    pub(crate) nodes: Vec<NodeId>,
+    /// Asks whether they live, not whether they are ready.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Waits until they are, for so long.
+    #[arg(long, value_parser = span, value_name = "TIME")]
+    pub(crate) wait: Option<Duration>,
+    /// Prints JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A node of the file, by its role and its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NodeId {
+    /// `origin`
+    Origin,
+    /// `edge/NAME`
+    Edge(NodeName),
+    /// `dns/NAME`
+    Dns(NodeName),
+}
+
+impl FromStr for NodeId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = |name: &str| name.parse().map_err(|error| format!("{error}"));
+        match text.split_once('/') {
+            None if text == "origin" => Ok(Self::Origin),
+            Some(("edge", edge)) => name(edge).map(Self::Edge),
+            Some(("dns", dns)) => name(dns).map(Self::Dns),
+            _ => Err("expected `origin`, `edge/NAME` or `dns/NAME`".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Origin => f.write_str("origin"),
+            Self::Edge(name) => write!(f, "edge/{name}"),
+            Self::Dns(name) => write!(f, "dns/{name}"),
+        }
+    }
 }
 
 /// `atoll journal`

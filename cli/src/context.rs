@@ -45,6 +45,12 @@ impl Context {
         Ok(settings?)
     }
 
+    /// Returns the files that a node reads: the configuration and what it points to, as it is written now.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let beside = self.settings().map(|settings| settings.files()).unwrap_or_default();
+        self.file.iter().cloned().chain(beside).collect()
+    }
+
     /// Returns a client of the control API: where the origin is, and with which token.
     pub(crate) fn control(&self) -> Result<Control, Failure> {
         let settings = self.settings()?;

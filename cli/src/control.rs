@@ -173,7 +173,7 @@ const WHERE: &str = "ATOLL_ORIGIN or -c FILE says where it is";
 
 /// Returns what is behind an error, to the last cause: that is the one that helps. The error itself only says that a
 /// request failed.
-fn causes(error: &reqwest::Error) -> String {
+pub(crate) fn causes(error: &reqwest::Error) -> String {
     let mut said = Vec::new();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

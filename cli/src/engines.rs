@@ -83,7 +83,8 @@ fn of_journal(said: &Inspection, replicas: u64) -> Vec<Finding> {
 /// Blobs in a folder are those of one origin: another one that shares the journal has none of them.
 fn of_blobs(origin: &OriginNode) -> Option<Finding> {
     let is_alone = origin.urls.len() < 2 || origin.journal == JournalEngine::Embedded;
-    let said = "origin.blobs: several origins (origin.url) share a journal, and each has a folder of its own: name a bucket";
+    let said =
+        "origin.blobs: several origins (origin.url) share a journal, and each has a folder of its own: name a bucket or a shared folder";
     (!is_alone && origin.blobs == BlobStore::Folder).then(|| Finding::Wrong(said.to_owned()))
 }
 

@@ -23,7 +23,10 @@ mod journal;
 mod token;
 mod drain;
 mod engines;
+mod service;
+mod changes;
 mod nodes;
+mod health;
 mod open_files;
 mod up;
 mod demo;
@@ -88,6 +91,7 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Config(ConfigCommand::Restore { number }) => configuration::restore(&context, number).await,
         Command::Journal(command) => Box::pin(journal::run(&context, command)).await,
         Command::Token(command) => token::run(&context, command).await,
+        Command::Health(health) => health::run(&context, health).await,
         Command::Drain { name } => drain::run(&context, &name).await,
         Command::Completions { shell } => {
             // It panics where it can't write, so it writes where it can.

@@ -1,76 +1,239 @@
-//! `atoll origin`, `atoll edge` and `atoll dns`: one node in one process.
+//! `atoll origin`, `atoll edge` and `atoll dns`: one node in one process, from its start to its end.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use config::Settings;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::NodeName;
 
 use crate::args::Origin;
+use crate::changes::Changes;
 use crate::context::{Context, follow_token};
 use crate::exit::{Done, Failure, Outcome};
-use crate::say;
+use crate::{say, service};
 
-/// SIGINT and SIGTERM, listened to from before anything starts: a signal that comes meanwhile is not lost.
-#[derive(Debug)]
-pub(crate) struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
+/// How long a node may take to stop once it has drained, with what is in hand.
+const STOPPING: Duration = Duration::from_secs(15);
+
+/// What runs in a process until it is told to stop.
+pub(crate) trait Node {
+    /// Takes in a configuration that was read anew: all of it or nothing.
+    async fn reload(&mut self, settings: &Settings) -> Result<(), Failure>;
+
+    /// Begins to leave, and returns for how long it should go on answering.
+    fn drain(&mut self) -> Duration;
+
+    /// Finishes what is in hand, and ends.
+    async fn stop(self);
 }
 
-impl StopSignals {
+/// What a process is told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// To end, with the exit code that shells know for it. Whoever presses Ctrl-C waits in front of it.
+    Stop { code: u8, in_a_hurry: bool },
+    /// To read its file again.
+    Reload,
+}
+
+/// SIGINT, SIGTERM and SIGHUP, listened to from before anything starts: a signal that comes meanwhile is not lost.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
     /// Begins to listen.
     pub(crate) fn listen() -> Result<Self, Failure> {
-        let interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
-        let terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
-        Ok(Self { interrupt, terminate })
+        let listen = |kind| signal(kind).map_err(Failure::failed);
+        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hang_up: listen(SignalKind::hangup())? })
     }
 
-    /// Waits until somebody asks the process to end, and returns the exit code that shells know for it.
-    async fn received(&mut self) -> u8 {
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.interrupt.recv() => 130,
-            _ = self.terminate.recv() => 143,
+            _ = self.interrupt.recv() => Told::Stop { code: 130, in_a_hurry: true },
+            _ = self.terminate.recv() => Told::Stop { code: 143, in_a_hurry: false },
+            _ = self.hang_up.recv() => Told::Reload,
         }
     }
 
-    /// Waits until somebody asks the process to end, and lets it stop in its own time, unless somebody asks again: a
-    /// transfer that is under way may take longer than they want to wait.
-    pub(crate) async fn then(mut self, stop: impl AsyncFnOnce()) -> Outcome {
-        self.received().await;
-        say::note("stopping; again to stop at once");
-        tokio::select! {
-            () = stop() => Ok(Done::Everywhere),
-            code = self.received() => Ok(Done::CutShort(code)),
+    async fn stop(&mut self) -> (u8, bool) {
+        loop {
+            if let Told::Stop { code, in_a_hurry } = self.next().await {
+                return (code, in_a_hurry);
+            }
         }
+    }
+
+    /// Lets a node run until somebody asks it to end, and end in its own time, unless somebody asks again.
+    pub(crate) async fn attend(mut self, mut node: impl Node, context: &Context) -> Outcome {
+        service::ready();
+        let in_a_hurry = self.until_told_to_stop(&mut node, context).await;
+        let draining = if in_a_hurry { Duration::ZERO } else { node.drain() };
+        service::stopping(draining + STOPPING);
+        match draining.is_zero() {
+            true => say::note("stopping; again to stop at once"),
+            false => say::note(format!("draining for {}, then stopping; again to stop at once", humantime::format_duration(draining))),
+        }
+        let stop = async {
+            tokio::time::sleep(draining).await;
+            node.stop().await;
+        };
+        tokio::select! {
+            () = stop => Ok(Done::Everywhere),
+            (code, _) = self.stop() => Ok(Done::CutShort(code)),
+        }
+    }
+
+    async fn until_told_to_stop(&mut self, node: &mut impl Node, context: &Context) -> bool {
+        let mut changes = Changes::of(context.files());
+        let mut alive = tokio::time::interval(service::watchdog().unwrap_or(Duration::MAX / 4));
+        loop {
+            let is_asked = tokio::select! {
+                told = self.next() => match told {
+                    Told::Stop { in_a_hurry, .. } => return in_a_hurry,
+                    Told::Reload => true,
+                },
+                () = changes.next() => false,
+                _ = alive.tick() => {
+                    service::alive();
+                    continue;
+                }
+            };
+            service::reloading();
+            match reload(node, context).await {
+                Ok(()) => tracing::info!(is_asked, "the configuration was read again and is in force"),
+                Err(Failure::Typed(error) | Failure::Failed(error)) => {
+                    tracing::error!(is_asked, "the configuration was read again, and nothing of it is taken in: {error:#}");
+                }
+            }
+            service::ready();
+            // It may point to other files now.
+            changes = Changes::of(context.files());
+        }
+    }
+}
+
+async fn reload(node: &mut impl Node, context: &Context) -> Result<(), Failure> {
+    node.reload(&context.settings()?).await
+}
+
+/// Where a node has its files is known to all that runs.
+fn same_data(old: &Settings, new: &Settings) -> Result<(), Failure> {
+    if old.data == new.data { Ok(()) } else { Err(Failure::typed("a restart is needed to change data")) }
+}
+
+struct OriginNode {
+    settings: Settings,
+    running: origin::Running,
+}
+
+impl Node for OriginNode {
+    async fn reload(&mut self, settings: &Settings) -> Result<(), Failure> {
+        same_data(&self.settings, settings)?;
+        self.running.reload(settings)?;
+        if settings.network_json != self.settings.network_json {
+            tracing::info!("the network's part of the file has changed: `atoll apply` puts it in force");
+        }
+        self.settings = settings.clone();
+        Ok(())
+    }
+
+    /// Its followers move to another origin when their feeds end, and callers know all of them.
+    fn drain(&mut self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn stop(self) {
+        self.running.stop().await;
+    }
+}
+
+struct EdgeNode {
+    settings: Settings,
+    running: edge::Running,
+}
+
+impl Node for EdgeNode {
+    async fn reload(&mut self, settings: &Settings) -> Result<(), Failure> {
+        same_data(&self.settings, settings)?;
+        self.running.reload(settings, settings.origin.urls.clone(), follow_token(settings)?)?;
+        self.settings = settings.clone();
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Duration {
+        self.running.drain();
+        self.settings.drain
+    }
+
+    async fn stop(self) {
+        self.running.stop().await;
+    }
+}
+
+struct DnsNode {
+    settings: Settings,
+    running: dns::Running,
+}
+
+impl Node for DnsNode {
+    async fn reload(&mut self, settings: &Settings) -> Result<(), Failure> {
+        same_data(&self.settings, settings)?;
+        self.running.reload(settings, settings.origin.urls.clone(), follow_token(settings)?)?;
+        self.settings = settings.clone();
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Duration {
+        self.running.drain();
+        self.settings.drain
+    }
+
+    async fn stop(self) {
+        self.running.stop().await;
     }
 }
 
 /// Runs `atoll origin`.
 pub(crate) async fn origin(context: &Context, arguments: Origin) -> Outcome {
-    let signals = StopSignals::listen()?;
+    let signals = Signals::listen()?;
     context.needed_file()?;
-    let mut origin = origin::Origin::new(context.settings()?);
+    let settings = context.settings()?;
+    let mut origin = origin::Origin::new(settings.clone()).with_sockets(service::sockets(&[settings.origin.listen])?);
     if arguments.new_epoch {
         origin = origin.with_new_epoch();
     }
     let running = origin.start().await?;
-    signals.then(async || running.stop().await).await
+    signals.attend(OriginNode { settings, running }, context).await
 }
 
 /// Runs `atoll edge NAME`.
 pub(crate) async fn edge(context: &Context, name: &NodeName) -> Outcome {
-    let signals = StopSignals::listen()?;
+    let signals = Signals::listen()?;
     context.needed_file()?;
     let settings = context.settings()?;
     let token = follow_token(&settings)?;
-    let running = edge::Edge::new(settings, name, token).map_err(Failure::Typed)?.start().await?;
-    signals.then(async || running.stop().await).await
+    let edge = edge::Edge::new(settings.clone(), name, token).map_err(Failure::Typed)?;
+    let addresses: Vec<SocketAddr> =
+        settings.edges.get(name).into_iter().flat_map(|node| node.listen.iter().copied().chain([node.admin])).collect();
+    let running = edge.with_sockets(service::sockets(&addresses)?).start().await?;
+    signals.attend(EdgeNode { settings, running }, context).await
 }
 
 /// Runs `atoll dns NAME`.
 pub(crate) async fn dns(context: &Context, name: &NodeName) -> Outcome {
-    let signals = StopSignals::listen()?;
+    let signals = Signals::listen()?;
     context.needed_file()?;
     let settings = context.settings()?;
     let token = follow_token(&settings)?;
-    let running = dns::Dns::new(settings, name, token).map_err(Failure::Typed)?.start().await?;
-    signals.then(async || running.stop().await).await
+    let dns = dns::Dns::new(settings.clone(), name, token).map_err(Failure::Typed)?;
+    let addresses: Vec<SocketAddr> =
+        settings.dns.get(name).into_iter().flat_map(|node| node.listen.iter().copied().chain([node.admin])).collect();
+    let running = dns.with_sockets(service::sockets(&addresses)?).start().await?;
+    signals.attend(DnsNode { settings, running }, context).await
 }

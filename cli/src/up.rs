@@ -15,7 +15,7 @@ use crate::args::Up;
 use crate::context::{Context, follow_token};
 use crate::control::{Control, Token};
 use crate::exit::{Failure, Outcome};
-use crate::nodes::StopSignals;
+use crate::nodes::{Node, Signals};
 use crate::{demo, publish, say};
 
 /// How long the nodes may take to load their first snapshot.
@@ -23,6 +23,8 @@ const READY: Duration = Duration::from_secs(20);
 
 /// Everything that runs.
 struct Town {
+    settings: Settings,
+    control: Control,
     origin: origin::Running,
     edges: Vec<edge::Running>,
     dns: Vec<dns::Running>,
@@ -37,7 +39,7 @@ struct Demo {
 
 /// Runs `atoll up`.
 pub(crate) async fn run(context: &Context, arguments: Up) -> Outcome {
-    let signals = StopSignals::listen()?;
+    let signals = Signals::listen()?;
     let settings = context.settings()?;
     let site = arguments.site.as_ref().map(|folder| site_to_publish(&settings, folder)).transpose()?;
     let demo = match context.file() {
@@ -46,13 +48,13 @@ pub(crate) async fn run(context: &Context, arguments: Up) -> Outcome {
     };
     let origin = origin::Origin::new(settings.clone()).start().await?;
     let control = control_of(&settings, &origin)?;
-    let mut town = Town { origin, edges: Vec::new(), dns: Vec::new(), demo };
+    let mut town = Town { settings: settings.clone(), control: control.clone(), origin, edges: Vec::new(), dns: Vec::new(), demo };
     let begun = begin(&mut town, &settings, &control, arguments.site.as_deref().zip(site)).await;
     if let Err(failure) = begun {
         town.stop().await;
         return Err(failure);
     }
-    signals.then(async || town.stop().await).await
+    signals.attend(town, context).await
 }
 
 async fn begin(town: &mut Town, settings: &Settings, control: &Control, site: Option<(&Path, SiteName)>) -> Result<(), Failure> {
@@ -172,6 +174,32 @@ async fn start_followers(town: &mut Town, settings: &Settings) -> Result<(), Fai
 impl Town {
     fn is_ready(&self) -> bool {
         self.edges.iter().all(edge::Running::is_ready) && self.dns.iter().all(dns::Running::is_ready)
+    }
+}
+
+impl Node for Town {
+    /// Its nodes are those of the start; each takes in its own part, and the journal the network's.
+    async fn reload(&mut self, settings: &Settings) -> Result<(), Failure> {
+        let fixed = self.settings.needs_restart(settings);
+        if !fixed.is_empty() {
+            return Err(Failure::typed(format!("a restart is needed to change {}", fixed.join(", "))));
+        }
+        let (token, urls) = (follow_token(settings)?, urls(settings, &self.origin));
+        apply_file(settings, &self.control).await?;
+        self.origin.reload(settings)?;
+        for edge in &self.edges {
+            edge.reload(settings, urls.clone(), token.clone())?;
+        }
+        for node in &self.dns {
+            node.reload(settings, urls.clone(), token.clone())?;
+        }
+        self.settings = settings.clone();
+        Ok(())
+    }
+
+    /// Nobody is left who could be sent elsewhere.
+    fn drain(&mut self) -> Duration {
+        Duration::ZERO
     }
 
     /// Downstream rooms stop before upstream ones.

@@ -1,6 +1,7 @@
-//! Where an origin stores its blobs: in a folder of its own, or in a bucket that all origins share.
+//! Where an origin stores its blobs: in a folder of its own, or in a folder or a bucket that all origins share.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::SecretRef;
@@ -11,6 +12,8 @@ use crate::section::Section;
 pub enum BlobStore {
     /// In the origin's folder.
     Folder,
+    /// In a folder that all origins mount.
+    SharedFolder(PathBuf),
     /// In a bucket of an S3-compatible store.
     Bucket(Bucket),
 }
@@ -44,7 +47,7 @@ pub struct BucketKeys {
 /// The region that stores take which know none.
 const REGION: &str = "us-east-1";
 
-const EXPECTED: &str = "\"embedded\", a URL such as \"s3://bucket/prefix\", or { url = \"s3://...\", endpoint = \"http://minio:9000\", \
+const EXPECTED: &str = "\"embedded\", a URL such as \"s3://bucket/prefix\" or \"file:///srv/blobs\", or { url = \"s3://...\", endpoint = \"http://minio:9000\", \
                         region = \"us-east-1\", access_key = \"env:NAME\", secret_key = \"file:PATH\", virtual_hosted = false }";
 
 impl BlobStore {
@@ -52,6 +55,7 @@ impl BlobStore {
         if !origin.is_table("blobs") {
             return match origin.parsed_or("blobs", EXPECTED, Short::Embedded) {
                 Short::Embedded => Self::Folder,
+                Short::Folder(path) => Self::SharedFolder(path),
                 Short::Bucket(url) => Self::Bucket(Bucket::of(url)),
             };
         }
@@ -91,6 +95,8 @@ impl Bucket {
 /// What is written in one text.
 enum Short {
     Embedded,
+    /// `file:///srv/blobs`
+    Folder(PathBuf),
     Bucket(BucketUrl),
 }
 
@@ -110,7 +116,13 @@ impl FromStr for Short {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        if text == "embedded" { Ok(Self::Embedded) } else { text.parse().map(Self::Bucket) }
+        match text.strip_prefix("file://") {
+            // From the root: what all origins mount is no part of any one's folder.
+            Some(path) if path.len() > 1 && path.starts_with('/') => Ok(Self::Folder(PathBuf::from(path))),
+            Some(_) => Err(()),
+            None if text == "embedded" => Ok(Self::Embedded),
+            None => text.parse().map(Self::Bucket),
+        }
     }
 }
 
@@ -118,6 +130,7 @@ impl fmt::Display for Short {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded => f.write_str("embedded"),
+            Self::Folder(path) => write!(f, "file://{}", path.display()),
             Self::Bucket(url) => write!(f, "s3://{}/{}", url.name, url.prefix),
         }
     }
@@ -195,6 +208,14 @@ mod tests {
             ["", "s3://", "s3://ab", "s3://Abc", "s3://-ab", "s3://abc//x", "s3://abc/../x", "s3://abc/a b", "s3://k:s@abc", "http://abc"]
         {
             assert!(wrong.parse::<BucketUrl>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_origins_share_is_named_from_the_root() {
+        assert!(matches!("file:///srv/blobs".parse(), Ok(Short::Folder(path)) if path.as_os_str() == "/srv/blobs"));
+        for wrong in ["file://", "file:///", "file://srv", "file:/srv", "/srv"] {
+            assert!(wrong.parse::<Short>().is_err(), "{wrong}");
         }
     }
 

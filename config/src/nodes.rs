@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use wire::{NodeName, RegionName};
 
 use crate::section::Section;
+use crate::tree::key_text;
 use crate::{BlobStore, ByteSize, Network, RedisAddress, SecretRef};
 
 /// The origin's part of the file.
@@ -117,9 +118,26 @@ pub struct DnsNode {
     pub places: Option<PathBuf>,
 }
 
+/// Which of some keys differ.
+fn changed(section: &str, keys: impl IntoIterator<Item = (&'static str, bool)>) -> Vec<String> {
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("{section}.{key}")).collect()
+}
+
 const ADDRESS: &str = "an address with a port such as \"127.0.0.1:8081\"";
 
 impl OriginNode {
+    /// Returns the keys that differ and are read at the start alone.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Vec<String> {
+        let keys = [
+            ("listen", self.listen != new.listen),
+            ("journal", self.journal != new.journal),
+            ("blobs", self.blobs != new.blobs),
+            ("tls", self.tls.is_some() != new.tls.is_some()),
+        ];
+        changed("origin", keys)
+    }
+
     pub(crate) fn read(root: &Section<'_>) -> Self {
         let default_listen = SocketAddr::from(([127, 0, 0, 1], 7070));
         let Some(section) = root.table("origin") else {
@@ -177,6 +195,19 @@ impl std::str::FromStr for OriginUrl {
 }
 
 impl EdgeNode {
+    /// Returns the keys that differ and are read at the start alone.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Vec<String> {
+        let keys = [
+            ("region", self.region != new.region),
+            ("listen", self.listen != new.listen),
+            ("admin", self.admin != new.admin),
+            ("memory", self.memory != new.memory),
+            ("disk", self.disk != new.disk),
+        ];
+        changed(&format!("edges.{}", key_text(self.name.as_str())), keys)
+    }
+
     pub(crate) fn read_all(root: &Section<'_>, network: &Network) -> Vec<Self> {
         root.tables::<NodeName>("edges").iter().filter_map(|(name, section)| Self::read(name, section, network)).collect()
     }
@@ -221,6 +252,13 @@ const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
 const MIN_RATE_MOST: ByteSize = ByteSize(1 << 20);
 
 impl DnsNode {
+    /// Returns the keys that differ and are read at the start alone.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Vec<String> {
+        let keys = [("listen", self.listen != new.listen), ("admin", self.admin != new.admin)];
+        changed(&format!("dns.{}", key_text(self.name.as_str())), keys)
+    }
+
     pub(crate) fn read_all(root: &Section<'_>) -> Vec<Self> {
         root.tables::<NodeName>("dns").iter().filter_map(|(name, section)| Self::read(name, section)).collect()
     }

@@ -125,6 +125,15 @@ impl<'a> Section<'a> {
         self.or_default(name, value, default, &format!("\"{}\"", humantime::format_duration(default)))
     }
 
+    /// A span of time that may be none at all: "0s".
+    pub(crate) fn pause_or(&self, name: &'static str, default: Duration) -> Duration {
+        let value = self.one(name, "a span of time such as \"5s\", or \"0s\" for none", |value| match value {
+            Value::Text(text) => humantime::parse_duration(text).ok(),
+            _ => None,
+        });
+        self.or_default(name, value, default, &format!("\"{}\"", humantime::format_duration(default)))
+    }
+
     /// A span of time that has no default.
     pub(crate) fn duration(&self, name: &'static str) -> Option<Duration> {
         self.one(name, SPAN, span)

@@ -3,16 +3,24 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use wire::NodeName;
 
 use crate::report::Report;
 use crate::section::Section;
 use crate::tree::key_text;
-use crate::{Complaint, Complaints, DnsNode, EdgeNode, Network, OriginNode, Shown, Source, Tree};
+use crate::{Complaint, Complaints, DnsNode, EdgeNode, Network, OriginNode, SecretRef, Shown, Source, Tree};
 
 /// The configuration that `atoll up` runs without a file: three regions on loopback.
 pub const LAPTOP: &str = include_str!("../examples/laptop.toml");
+
+/// Long enough for the DNS and for load balancers that ask /readyz each second or two, and short enough for what waits
+/// ten seconds before it kills.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Longer than anybody keeps an answer of a zone that steers.
+const LONGEST_DRAIN: Duration = Duration::from_secs(3600);
 
 /// A whole configuration, checked.
 #[derive(Clone, Debug)]
@@ -21,6 +29,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// Where this machine's nodes keep their files.
     pub data: PathBuf,
+    /// How long this machine's edges and DNS nodes go on answering once they were told to stop.
+    pub drain: Duration,
     /// What the whole network shares.
     pub network: Network,
     /// The same, as the journal keeps it.
@@ -68,25 +78,55 @@ impl Settings {
         Self::check(&tree)
     }
 
+    /// Returns what differs and is read at the start alone, of all nodes together.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Vec<String> {
+        let mut keys = self.origin.needs_restart(&new.origin);
+        keys.extend((self.data != new.data).then(|| "data".to_owned()));
+        for (name, node) in &self.edges {
+            keys.extend(new.edges.get(name).map_or_else(|| vec![format!("edges.{name}")], |new| node.needs_restart(new)));
+        }
+        for (name, node) in &self.dns {
+            keys.extend(new.dns.get(name).map_or_else(|| vec![format!("dns.{name}")], |new| node.needs_restart(new)));
+        }
+        keys.extend(new.edges.keys().filter(|name| !self.edges.contains_key(*name)).map(|name| format!("edges.{name}")));
+        keys.extend(new.dns.keys().filter(|name| !self.dns.contains_key(*name)).map(|name| format!("dns.{name}")));
+        keys
+    }
+
+    /// Returns the files besides the configuration itself that its nodes read, and read again when it is reloaded.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let tls = self.origin.tls.iter().flat_map(|tls| [&tls.certificate, &tls.key]);
+        let secrets = tls.chain(&self.origin.ca).chain(&self.origin.follow_token);
+        let secrets = secrets.filter_map(|secret| if let SecretRef::File(path) = secret { Some(path.clone()) } else { None });
+        secrets.chain(self.dns.values().filter_map(|node| node.places.clone())).collect()
+    }
+
     /// Decides what a written configuration means.
     ///
     /// # Errors
     /// Returns every complaint at once.
     pub fn check(tree: &Tree) -> Result<Self, Complaints> {
         let report = Report::default();
-        let (data, network, origin, edges, dns) = {
+        let (data, drain, network, origin, edges, dns) = {
             let root = Section::root(tree, &report);
             let data = root.parsed_or("data", "a path", "atoll-data".to_owned());
+            let drain = root.pause_or("drain", DRAIN);
+            if drain > LONGEST_DRAIN {
+                root.complain("drain", format!("expected at most {}", humantime::format_duration(LONGEST_DRAIN)));
+            }
             let network = Network::read(&root, tree);
             let origin = OriginNode::read(&root);
             let edges = EdgeNode::read_all(&root, &network);
             let dns = DnsNode::read_all(&root);
             complain_of_shared_addresses(&root, &origin, &edges, &dns);
-            (data, network, origin, edges, dns)
+            (data, drain, network, origin, edges, dns)
         };
         Ok(Self {
             folder: tree.folder.clone(),
             data: tree.folder.join(data),
+            drain,
             network,
             network_json: tree.network_json(),
             origin,

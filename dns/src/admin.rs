@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::{HttpResponse, web};
 use arc_swap::ArcSwap;
@@ -20,6 +21,7 @@ pub(crate) struct Pages {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) steering: Arc<Steering>,
     pub(crate) lease: Arc<follow::Lease>,
+    pub(crate) draining: Arc<AtomicBool>,
 }
 
 type Shared = web::Data<Pages>;
@@ -38,9 +40,10 @@ async fn livez() -> &'static str {
 }
 
 async fn readyz(pages: Shared) -> HttpResponse {
-    let (mut response, said) = match pages.steering.config() {
-        0 => (HttpResponse::ServiceUnavailable(), "starting: no snapshot yet\n"),
-        _ => (HttpResponse::Ok(), "ready\n"),
+    let (mut response, said) = match (pages.steering.config(), pages.draining.load(Ordering::Acquire)) {
+        (_, true) => (HttpResponse::ServiceUnavailable(), "draining\n"),
+        (0, false) => (HttpResponse::ServiceUnavailable(), "starting: no snapshot yet\n"),
+        (_, false) => (HttpResponse::Ok(), "ready\n"),
     };
     response.content_type("text/plain; charset=utf-8").body(said)
 }

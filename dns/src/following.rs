@@ -10,6 +10,7 @@ use config::Network;
 use follow::{Apply, NotUnderstood, Vitals};
 use wire::{Event, Fact, LiveEdge, State};
 
+use crate::locate::Places;
 use crate::metrics::Metrics;
 use crate::view::View;
 
@@ -32,6 +33,13 @@ impl Steering {
     /// Returns the number of the configuration in force; 0 before there is one.
     pub(crate) fn config(&self) -> u64 {
         self.config.load(Ordering::Acquire)
+    }
+
+    /// Gives clients their places by another database from now on.
+    pub(crate) fn set_places(&self, places: Option<Arc<Places>>) {
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.load().with_places(places);
+        self.view.store(Arc::new(view));
     }
 
     fn configure(&self, state: &State) -> Result<(), NotUnderstood> {

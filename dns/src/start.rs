@@ -1,14 +1,17 @@
 //! Starts a DNS node and stops it: bind first, report the real addresses, end the doors before the rest.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
-use config::{DnsNode, Settings};
-use follow::{Following, Lease, Origins};
+use config::{DnsNode, Settings, Sockets};
+use follow::{Following, Lease, Origins, Way};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +19,7 @@ use wire::{NodeName, RegionName, Role, Secret};
 
 use crate::admin::{self, Pages};
 use crate::following::Steering;
+use crate::locate::Places;
 use crate::metrics::Metrics;
 use crate::view::View;
 use crate::{tcp, udp};
@@ -30,17 +34,21 @@ pub struct Dns {
     node: DnsNode,
     token: Secret,
     urls: Vec<String>,
+    sockets: Sockets,
 }
 
 /// A DNS node that runs. [`Running::stop`] ends it.
 #[derive(Debug)]
 pub struct Running {
-    name: NodeName,
+    node: DnsNode,
+    origins: Arc<Origins>,
+    steering: Arc<Steering>,
     addresses: Vec<SocketAddr>,
     admin: SocketAddr,
     following: Following,
     server: ServerHandle,
     tasks: Vec<JoinHandle<()>>,
+    draining: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
@@ -50,13 +58,9 @@ impl Dns {
     /// # Errors
     /// Where the settings have no such node.
     pub fn new(settings: Settings, name: &NodeName, token: Secret) -> Result<Self> {
-        let node = settings.dns.get(name).cloned();
-        let node = node.with_context(|| {
-            let known = settings.dns.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
-            format!("there is no DNS node `{name}` in the configuration; there are: {known}")
-        })?;
+        let node = find(&settings, name)?;
         let urls = settings.origin.urls.clone();
-        Ok(Self { settings, node, token, urls })
+        Ok(Self { settings, node, token, urls, sockets: Sockets::default() })
     }
 
     /// Follows origins at other URLs than the configuration names.
@@ -66,22 +70,31 @@ impl Dns {
         self
     }
 
+    /// Answers on sockets that were handed over, where they are bound to its addresses.
+    #[must_use]
+    pub fn with_sockets(mut self, sockets: Sockets) -> Self {
+        self.sockets = sockets;
+        self
+    }
+
     /// Binds, begins to follow, and answers.
     ///
     /// # Errors
     /// Where an address is taken, the place file can't be read, or the folder can't be used.
     pub async fn start(self) -> Result<Running> {
-        let Self { settings, node, token, urls } = self;
+        let Self { settings, node, token, urls, mut sockets } = self;
         let mut doors = Vec::new();
         for address in &node.listen {
-            doors.push(bind(*address).await.with_context(|| format!("failed to listen on {address} (dns.{}.listen)", node.name))?);
+            doors.push(
+                bind(*address, &mut sockets).await.with_context(|| format!("failed to listen on {address} (dns.{}.listen)", node.name))?,
+            );
         }
         let admin_listener =
-            TcpListener::bind(node.admin).with_context(|| format!("failed to listen on {} (dns.{}.admin)", node.admin, node.name))?;
+            sockets.listen(node.admin).with_context(|| format!("failed to listen on {} (dns.{}.admin)", node.admin, node.name))?;
         let admin_address = admin_listener.local_addr()?;
-        let ca = settings.origin.ca.as_ref().map(|ca| ca.read()).transpose().context("failed to get origin.ca")?;
-        let origins = Arc::new(Origins::new(urls, token, ca.as_deref())?);
-        let view = Arc::new(ArcSwap::from_pointee(first_view(&settings, &node)?));
+        let origins = Arc::new(Origins::new(way(&settings, urls, token)?));
+        // What is answered before the first snapshot: nothing lives yet, and the zones are those of the file.
+        let view = Arc::new(ArcSwap::from_pointee(View::new(&settings.network, 0, read_places(&node)?)?));
         let (metrics, lease, stop) = (Arc::new(Metrics::default()), Arc::new(Lease::default()), CancellationToken::new());
         let steering = Arc::new(Steering::new(Arc::clone(&view), Arc::clone(&metrics)));
         let follower = follow::Settings {
@@ -91,27 +104,40 @@ impl Dns {
             folder: settings.data.join("dns").join(node.name.as_str()).join("fold"),
             answers: Vec::new(),
         };
-        let following = follow::start(follower, origins, Arc::clone(&steering), Arc::clone(&lease)).await?;
+        let following = follow::start(follower, Arc::clone(&origins), Arc::clone(&steering), Arc::clone(&lease)).await?;
         let (mut tasks, mut addresses) = (Vec::new(), Vec::new());
         for (udp_socket, tcp_listener) in doors {
             addresses.push(udp_socket.local_addr()?);
             tasks.push(tokio::spawn(udp::serve(udp_socket, Arc::clone(&view), Arc::clone(&metrics), stop.clone())));
             tasks.push(tokio::spawn(tcp::serve(tcp_listener, Arc::clone(&view), Arc::clone(&metrics), stop.clone())));
         }
-        let server = serve_pages(Pages { view, metrics, steering, lease }, admin_listener, &mut tasks)?;
+        let draining = Arc::new(AtomicBool::new(false));
+        let pages = Pages { view, metrics, steering: Arc::clone(&steering), lease, draining: Arc::clone(&draining) };
+        let server = serve_pages(pages, admin_listener, &mut tasks)?;
         tracing::info!(node = %node.name, ?addresses, admin = %admin_address, "dns {} started", node.name);
-        Ok(Running { name: node.name, addresses, admin: admin_address, following, server, tasks, stop })
+        Ok(Running { node, origins, steering, addresses, admin: admin_address, following, server, tasks, draining, stop })
     }
 }
 
-/// What is answered before the first snapshot: nothing lives yet, and the zones are those of the file.
-fn first_view(settings: &Settings, node: &DnsNode) -> Result<View> {
-    let places = node.places.as_ref().map(|path| {
-        let read =
-            maxminddb::Reader::open_readfile(path).with_context(|| format!("failed to read {} (dns.{}.places)", path.display(), node.name));
-        read.map(Arc::new)
-    });
-    Ok(View::new(&settings.network, 0, places.transpose()?)?)
+fn find(settings: &Settings, name: &NodeName) -> Result<DnsNode> {
+    let node = settings.dns.get(name).cloned();
+    node.with_context(|| {
+        let known = settings.dns.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
+        format!("there is no DNS node `{name}` in the configuration; there are: {known}")
+    })
+}
+
+fn way(settings: &Settings, urls: Vec<String>, token: Secret) -> Result<Way> {
+    let ca = settings.origin.ca.as_ref().map(|ca| ca.read()).transpose().context("failed to get origin.ca")?;
+    Ok(Way::new(urls, token, ca.as_deref())?)
+}
+
+/// Reads the database that gives clients a place, where the node has one.
+fn read_places(node: &DnsNode) -> Result<Option<Arc<Places>>> {
+    let read = |path: &PathBuf| {
+        maxminddb::Reader::open_readfile(path).with_context(|| format!("failed to read {} (dns.{}.places)", path.display(), node.name))
+    };
+    Ok(node.places.as_ref().map(read).transpose()?.map(Arc::new))
 }
 
 /// A DNS node belongs to no region; acks name one all the same, and the origin shows none.
@@ -120,7 +146,15 @@ fn any_region(settings: &Settings) -> Result<RegionName> {
 }
 
 /// Binds UDP and TCP to one port.
-async fn bind(address: SocketAddr) -> std::io::Result<(UdpSocket, tokio::net::TcpListener)> {
+async fn bind(address: SocketAddr, sockets: &mut Sockets) -> io::Result<(UdpSocket, tokio::net::TcpListener)> {
+    let datagrams = sockets.datagrams(address);
+    if datagrams.is_some() || !sockets.lacks_listener(address) {
+        let datagrams = datagrams.map_or_else(|| std::net::UdpSocket::bind(address), Ok)?;
+        let listener = sockets.listen(address)?;
+        datagrams.set_nonblocking(true)?;
+        listener.set_nonblocking(true)?;
+        return Ok((UdpSocket::from_std(datagrams)?, tokio::net::TcpListener::from_std(listener)?));
+    }
     let mut tries = if address.port() == 0 { TRIES } else { 1 };
     loop {
         let udp = UdpSocket::bind(address).await?;
@@ -149,7 +183,7 @@ impl Running {
     /// Returns the node's name.
     #[must_use]
     pub fn name(&self) -> &NodeName {
-        &self.name
+        &self.node.name
     }
 
     /// Returns the addresses that it answers on, UDP and TCP alike.
@@ -170,8 +204,31 @@ impl Running {
         self.following.is_loaded()
     }
 
+    /// Takes in what may be changed while it runs, of a configuration that was read anew, and follows origins at these
+    /// URLs with this token from now on. All of it or nothing.
+    ///
+    /// # Errors
+    /// Where there is no such node any more, something can't be read, or needs a restart to be changed.
+    pub fn reload(&self, settings: &Settings, urls: Vec<String>, token: Secret) -> Result<()> {
+        let node = find(settings, &self.node.name)?;
+        let fixed = self.node.needs_restart(&node);
+        if !fixed.is_empty() {
+            bail!("a restart is needed to change {}", fixed.join(", "));
+        }
+        let places = read_places(&node)?;
+        self.origins.renew(way(settings, urls, token)?);
+        self.steering.set_places(places);
+        Ok(())
+    }
+
+    /// Begins to leave: /readyz says so. It goes on answering whoever still asks.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
     /// Stops answering, then stops following.
     pub async fn stop(self) {
+        self.drain();
         self.stop.cancel();
         self.server.stop(true).await;
         self.following.stop().await;

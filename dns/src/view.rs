@@ -57,6 +57,12 @@ impl View {
         Ok(Self { network: Arc::new(Prepared::new(network, serial)?), ..self.clone() })
     }
 
+    /// Returns this view with another place file.
+    #[must_use]
+    pub(crate) fn with_places(&self, places: Option<Arc<Places>>) -> Self {
+        Self { places, ..self.clone() }
+    }
+
     /// Returns this view with another live set.
     #[must_use]
     pub(crate) fn with_live(&self, mut live: Vec<LiveEdge>) -> Self {

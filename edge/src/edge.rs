@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Guard};
 use config::{EdgeNode, Route, Rule};
 use follow::{Lease, Origins, Standing, boottime};
 use http::header::{ALLOW, HeaderName};
@@ -26,7 +27,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Everything that an edge works with.
 #[derive(Debug)]
 pub(crate) struct Edge {
-    pub(crate) node: EdgeNode,
+    /// Its part of the file, which may be read anew.
+    pub(crate) node: ArcSwap<EdgeNode>,
     pub(crate) applied: Arc<Applied>,
     pub(crate) lease: Arc<Lease>,
     pub(crate) memory: Arc<Memory>,
@@ -40,6 +42,13 @@ pub(crate) struct Edge {
     pub(crate) purging: Purging,
     /// Where fills run: they outlive the connection that asked for them.
     pub(crate) runtime: tokio::runtime::Handle,
+}
+
+impl Edge {
+    /// Returns its part of the file, as it was read last.
+    pub(crate) fn node(&self) -> Guard<Arc<EdgeNode>> {
+        self.node.load()
+    }
 }
 
 /// Answers one request.
@@ -182,7 +191,7 @@ async fn by_route(
         return Answer::refused("route", &Refusal::BodyTooLarge);
     }
     exchange.limit_body(most);
-    let client = Client::of(peer, &ask.headers, &edge.node.trusted_proxies);
+    let client = Client::of(peer, &ask.headers, &edge.node().trusted_proxies);
     let body = body.map(|body| Box::pin(body) as ByteStream);
     let asker = Asker { client, moment, exchange, footing: footing.unwrap_or_default() };
     let mut answer = gateway::serve(edge, view, route, ask, body, asker).await;

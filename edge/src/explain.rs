@@ -92,8 +92,8 @@ pub(crate) async fn explain(edge: &Arc<Edge>, url: &UrlScope) -> Explanation {
     };
     let config = edge.applied.view().map_or(0, |view| view.config);
     Explanation {
-        edge: edge.node.name.to_string(),
-        region: edge.node.region.to_string(),
+        edge: edge.node().name.to_string(),
+        region: edge.node().region.to_string(),
         url: url.to_string(),
         leased: standing.holds(),
         applied: standing.applied,

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
-use anyhow::{Context as _, Result};
-use config::{EdgeNode, Settings};
-use follow::{Following, Lease, Origins};
+use anyhow::{Context as _, Result, bail};
+use arc_swap::ArcSwap;
+use config::{EdgeNode, Settings, Sockets};
+use follow::{Following, Lease, Origins, Way};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,7 @@ pub struct Edge {
     node: EdgeNode,
     token: Secret,
     urls: Vec<String>,
+    sockets: Sockets,
 }
 
 /// An edge that runs. [`Running::stop`] ends it.
@@ -67,13 +69,9 @@ impl Edge {
     /// # Errors
     /// Where the settings have no such edge.
     pub fn new(settings: Settings, name: &NodeName, token: Secret) -> Result<Self> {
-        let node = settings.edges.get(name).cloned();
-        let node = node.with_context(|| {
-            let known = settings.edges.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
-            format!("there is no edge `{name}` in the configuration; there are: {known}")
-        })?;
+        let node = find(&settings, name)?;
         let urls = settings.origin.urls.clone();
-        Ok(Self { settings, node, token, urls })
+        Ok(Self { settings, node, token, urls, sockets: Sockets::default() })
     }
 
     /// Follows origins at other URLs than the configuration names.
@@ -83,31 +81,38 @@ impl Edge {
         self
     }
 
+    /// Serves on sockets that were handed over, where they are bound to its addresses.
+    #[must_use]
+    pub fn with_sockets(mut self, sockets: Sockets) -> Self {
+        self.sockets = sockets;
+        self
+    }
+
     /// Binds, begins to follow, and serves.
     ///
     /// # Errors
     /// Where an address is taken or the folder can't be used.
     pub async fn start(self) -> Result<Running> {
-        let Self { settings, node, token, urls } = self;
-        let listeners = bind(&node)?;
+        let Self { settings, node, token, urls, mut sockets } = self;
+        let listeners = bind(&node, &mut sockets)?;
         let admin_listener =
-            TcpListener::bind(node.admin).with_context(|| format!("failed to listen on {} (edges.{}.admin)", node.admin, node.name))?;
+            sockets.listen(node.admin).with_context(|| format!("failed to listen on {} (edges.{}.admin)", node.admin, node.name))?;
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
         let admin_address = admin_listener.local_addr()?;
         let root = settings.data.join("edges").join(node.name.as_str());
-        let ca = settings.origin.ca.as_ref().map(|ca| ca.read()).transpose().context("failed to get origin.ca")?;
-        let origins = Arc::new(Origins::new(urls, token, ca.as_deref())?);
+        let origins = Arc::new(Origins::new(way(&settings, urls, token)?));
         let folder =
             Folder::open(&root.join("assets"), node.disk.0 / 4 * 3).with_context(|| format!("failed to open {}", root.display()))?;
         let (questions, asked) = mpsc::channel(QUESTIONS);
         let (second, waiting) = second(&settings, &node, &root);
         let edge = Arc::new(build(node, folder, origins, questions, second));
+        let node = edge.node();
         let settings = follow::Settings {
-            name: edge.node.name.clone(),
+            name: node.name.clone(),
             role: Role::Edge,
-            region: edge.node.region.clone(),
+            region: node.region.clone(),
             folder: root.join("fold"),
-            answers: edge.node.answers.clone(),
+            answers: node.answers.clone(),
         };
         let following = follow::start(settings, Arc::clone(&edge.origins), Arc::clone(&edge.applied), Arc::clone(&edge.lease)).await?;
         let stop = CancellationToken::new();
@@ -120,14 +125,27 @@ impl Edge {
         ];
         tasks.extend(waiting.into_iter().map(|waiting| tokio::spawn(write_second_behind(Arc::clone(&edge), waiting, stop.clone()))));
         let servers = serve(&edge, listeners, admin_listener, &mut tasks)?;
-        tracing::info!(node = %edge.node.name, ?addresses, admin = %admin_address, "edge {} started", edge.node.name);
-        Ok(Running { name: edge.node.name.clone(), addresses, admin: admin_address, edge, following, servers, tasks, stop })
+        tracing::info!(node = %node.name, ?addresses, admin = %admin_address, "edge {} started", node.name);
+        Ok(Running { name: node.name.clone(), addresses, admin: admin_address, edge, following, servers, tasks, stop })
     }
 }
 
-fn bind(node: &EdgeNode) -> Result<Vec<TcpListener>> {
+fn find(settings: &Settings, name: &NodeName) -> Result<EdgeNode> {
+    let node = settings.edges.get(name).cloned();
+    node.with_context(|| {
+        let known = settings.edges.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
+        format!("there is no edge `{name}` in the configuration; there are: {known}")
+    })
+}
+
+fn way(settings: &Settings, urls: Vec<String>, token: Secret) -> Result<Way> {
+    let ca = settings.origin.ca.as_ref().map(|ca| ca.read()).transpose().context("failed to get origin.ca")?;
+    Ok(Way::new(urls, token, ca.as_deref())?)
+}
+
+fn bind(node: &EdgeNode, sockets: &mut Sockets) -> Result<Vec<TcpListener>> {
     let bind = |address: &SocketAddr| {
-        TcpListener::bind(address).with_context(|| format!("failed to listen on {address} (edges.{}.listen)", node.name))
+        sockets.listen(*address).with_context(|| format!("failed to listen on {address} (edges.{}.listen)", node.name))
     };
     node.listen.iter().map(bind).collect()
 }
@@ -143,7 +161,7 @@ fn build(node: EdgeNode, folder: Folder, origins: Arc<Origins>, questions: mpsc:
     let responses = Arc::new(Responses::new(Arc::clone(&memory), flowing, second));
     let applied = Arc::new(Applied::new(Arc::clone(&manifests), Arc::clone(&responses), Arc::clone(&metrics), questions));
     crate::edge::Edge {
-        node,
+        node: ArcSwap::from_pointee(node),
         applied,
         lease: Arc::new(Lease::default()),
         memory,
@@ -239,10 +257,33 @@ impl Running {
         self.following.is_loaded()
     }
 
-    /// Leaves: asks the DNS to leave it out, finishes what is in hand, stops.
-    pub async fn stop(self) {
+    /// Takes in what may be changed while it runs, of a configuration that was read anew, and follows origins at these
+    /// URLs with this token from now on. All of it or nothing.
+    ///
+    /// # Errors
+    /// Where there is no such edge any more, something can't be read, or needs a restart to be changed.
+    pub fn reload(&self, settings: &Settings, urls: Vec<String>, token: Secret) -> Result<()> {
+        let node = find(settings, &self.name)?;
+        let fixed = self.edge.node().needs_restart(&node);
+        if !fixed.is_empty() {
+            bail!("a restart is needed to change {}", fixed.join(", "));
+        }
+        self.edge.origins.renew(way(settings, urls, token)?);
+        self.following.set_answers(node.answers.clone());
+        self.edge.node.store(Arc::new(node));
+        Ok(())
+    }
+
+    /// Begins to leave: /readyz says so, the DNS leaves it out, and each answer is the last one of its connection. It
+    /// goes on answering whoever still comes.
+    pub fn drain(&self) {
         self.edge.applied.drain();
         self.following.ack_now();
+    }
+
+    /// Leaves, finishes what is in hand, stops.
+    pub async fn stop(self) {
+        self.drain();
         for server in &self.servers {
             if tokio::time::timeout(Duration::from_secs(GRACE_S + 1), server.stop(true)).await.is_err() {
                 tracing::warn!(node = %self.name, "requests in hand were cut off");

@@ -22,6 +22,6 @@ pub use clock::boottime;
 pub use follower::{Follower, Refusal, drops_all, may_load};
 pub use kept::{Kept, KeptError};
 pub use lease::{Lease, Sent, Standing};
-pub use origin::{Origins, OriginsError};
+pub use origin::{Origins, OriginsError, Way};
 pub use run::{Apply, Following, NotUnderstood, Settings, Vitals, start};
 pub use trouble::Trouble;

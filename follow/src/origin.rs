@@ -1,5 +1,6 @@
 //! The origins as a follower calls them: one HTTP client, and the URL that answered last.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
@@ -20,11 +21,17 @@ pub(crate) const LINE_MOST: usize = 256 << 20;
 /// How a follower reaches its origins.
 #[derive(Debug)]
 pub struct Origins {
+    way: Mutex<Arc<Way>>,
+    /// How often the next URL was chosen: which one is asked first. Whoever uses one hears when another is chosen.
+    choice: watch::Sender<usize>,
+}
+
+/// Where origins are, and what they are shown. What has begun to use one way ends with it.
+#[derive(Debug)]
+pub struct Way {
     client: Client,
     urls: Vec<String>,
     token: Secret,
-    /// How often the next URL was chosen: which one is asked first. Whoever uses one hears when another is chosen.
-    choice: watch::Sender<usize>,
 }
 
 /// Why a call to the origin failed.
@@ -71,7 +78,7 @@ pub enum OriginsError {
     },
 }
 
-impl Origins {
+impl Way {
     /// Prepares calls to `urls` with a bearer token. `ca` is PEM; where it is given nothing else is trusted.
     ///
     /// # Errors
@@ -88,26 +95,42 @@ impl Origins {
             builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(OriginsError::Ca)?;
-        Ok(Self { client, urls, token, choice: watch::Sender::new(0) })
+        Ok(Self { client, urls, token })
+    }
+
+    /// Returns each URL once, beginning with that of a choice.
+    fn in_turn(&self, choice: usize) -> impl Iterator<Item = &str> {
+        let count = self.urls.len();
+        self.urls.iter().cycle().skip(choice % count.max(1)).take(count).map(String::as_str)
+    }
+}
+
+impl Origins {
+    /// Begins to call origins this way.
+    #[must_use]
+    pub fn new(way: Way) -> Self {
+        Self { way: Mutex::new(Arc::new(way)), choice: watch::Sender::new(0) }
+    }
+
+    /// Calls origins another way from now on: what is under way begins anew.
+    pub fn renew(&self, way: Way) {
+        *self.way.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(way);
+        self.choice.send_modify(|choice| *choice = 0);
+    }
+
+    fn way(&self) -> Arc<Way> {
+        Arc::clone(&self.way.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns the URL that is asked first.
     #[must_use]
-    pub fn current(&self) -> &str {
-        let at = *self.choice.borrow() % self.urls.len().max(1);
-        self.urls.get(at).map_or("", String::as_str)
-    }
-
-    /// Returns each URL once, the one that is asked first before the others.
-    fn in_turn(&self) -> impl Iterator<Item = &str> {
-        let count = self.urls.len();
-        let first = *self.choice.borrow() % count.max(1);
-        self.urls.iter().cycle().skip(first).take(count).map(String::as_str)
+    pub fn current(&self) -> String {
+        self.way().in_turn(*self.choice.borrow()).next().unwrap_or_default().to_owned()
     }
 
     /// Tells how many origins there are to choose from.
     pub(crate) fn count(&self) -> usize {
-        self.urls.len()
+        self.way().urls.len()
     }
 
     /// Returns the present choice, and hears of the next one.
@@ -120,7 +143,7 @@ impl Origins {
     /// Asks the next origin first from now on, unless somebody chose another one than `used` already.
     pub(crate) fn move_on_from(&self, used: usize) {
         self.choice.send_if_modified(|choice| {
-            let is_present = *choice == used && self.urls.len() > 1;
+            let is_present = *choice == used && self.count() > 1;
             *choice += usize::from(is_present);
             is_present
         });
@@ -131,10 +154,10 @@ impl Origins {
     /// # Errors
     /// Where it can't be reached or says no.
     pub async fn send(&self, build: impl FnOnce(&Client, &str) -> RequestBuilder) -> Result<Response, OriginsError> {
-        let url = self.current();
-        let request = build(&self.client, url).bearer_auth(self.token.reveal());
+        let (way, url) = (self.way(), self.current());
+        let request = build(&way.client, &url).bearer_auth(way.token.reveal());
         // The error names the URL by itself, and with all of its query.
-        let unreachable = |error: reqwest::Error| OriginsError::Unreachable { url: url.to_owned(), error: error.without_url() };
+        let unreachable = |error: reqwest::Error| OriginsError::Unreachable { url: url.clone(), error: error.without_url() };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         if status.is_success() {
@@ -143,7 +166,7 @@ impl Origins {
         let problem = response.json::<wire::Problem>().await.ok();
         let is_lost = problem.as_ref().is_some_and(|problem| problem.more.get(wire::LOST) == Some(&true.into()));
         let detail = problem.map(|problem| problem.detail).unwrap_or_default();
-        Err(OriginsError::Refused { url: url.to_owned(), status: status.as_u16(), detail, is_lost })
+        Err(OriginsError::Refused { url, status: status.as_u16(), detail, is_lost })
     }
 
     /// Sends a request in the name of somebody who has a token of their own, and returns whatever the origin answers:
@@ -153,10 +176,11 @@ impl Origins {
     /// # Errors
     /// Where none can be reached.
     pub async fn send_for(&self, token: &Secret, build: impl Fn(&Client, &str) -> RequestBuilder) -> Result<Response, OriginsError> {
-        let mut urls = self.in_turn();
+        let way = self.way();
+        let mut urls = way.in_turn(*self.choice.borrow());
         let mut url = urls.next().unwrap_or_default();
         loop {
-            let error = match build(&self.client, url).bearer_auth(token.reveal()).send().await {
+            let error = match build(&way.client, url).bearer_auth(token.reveal()).send().await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -171,7 +195,7 @@ impl Origins {
     async fn send_within(&self, patience: Duration, build: impl FnOnce(&Client, &str) -> RequestBuilder) -> Result<Response, OriginsError> {
         let url = self.current();
         let answer = tokio::time::timeout(patience, self.send(build)).await;
-        answer.unwrap_or_else(|_| Err(OriginsError::Silent { url: url.to_owned(), patience }))
+        answer.unwrap_or_else(|_| Err(OriginsError::Silent { url, patience }))
     }
 
     /// Opens the feed behind `after`.
@@ -194,7 +218,7 @@ impl Origins {
     }
 
     async fn read_json<T: serde::de::DeserializeOwned>(&self, mut response: Response) -> Result<T, OriginsError> {
-        let wrong = |error: String| OriginsError::NotUnderstood { url: self.current().to_owned(), error };
+        let wrong = |error: String| OriginsError::NotUnderstood { url: self.current(), error };
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| wrong(causes(&error)))? {
             if body.len() + chunk.len() > LINE_MOST {
@@ -227,9 +251,9 @@ mod tests {
         let (closed, open) = (format!("http://{closed}"), format!("http://{open}"));
         let token = Secret::from_text("t");
 
-        let both = Origins::new(vec![closed.clone(), open], Secret::from_text("own"), None).unwrap();
+        let both = Origins::new(Way::new(vec![closed.clone(), open], Secret::from_text("own"), None).unwrap());
         let answer = both.send_for(&token, |client, url| client.get(url)).await.unwrap();
-        let one = Origins::new(vec![closed.clone()], Secret::from_text("own"), None).unwrap();
+        let one = Origins::new(Way::new(vec![closed.clone()], Secret::from_text("own"), None).unwrap());
         let none = one.send_for(&token, |client, url| client.get(url)).await;
 
         assert_eq!(answer.status(), 403, "what it answers is not judged");
@@ -240,13 +264,24 @@ mod tests {
     #[test]
     fn the_origin_that_answered_last_is_the_first_in_turn() {
         let urls = ["a", "b", "c"].map(|host| format!("http://{host}")).to_vec();
-        let origins = Origins::new(urls, Secret::from_text("own"), None).unwrap();
+        let origins = Origins::new(Way::new(urls, Secret::from_text("own"), None).unwrap());
         let (used, mut choice) = origins.choice();
         origins.move_on_from(used);
         // Whoever comes late with the same complaint does not skip one.
         origins.move_on_from(used);
         assert!(choice.has_changed().unwrap() && *choice.borrow_and_update() == used + 1);
-        assert_eq!(origins.in_turn().collect::<Vec<_>>(), ["http://b", "http://c", "http://a"]);
-        assert_eq!(origins.in_turn().next(), Some(origins.current()));
+        let (way, first) = (origins.way(), *choice.borrow());
+        assert_eq!(way.in_turn(first).collect::<Vec<_>>(), ["http://b", "http://c", "http://a"]);
+        assert_eq!(origins.current(), "http://b");
+    }
+
+    #[test]
+    fn origins_that_are_renewed_are_called_at_once_and_whoever_uses_the_former_hears_of_it() {
+        let way = |url: &str| Way::new(vec![url.to_owned()], Secret::from_text("own"), None).unwrap();
+        let origins = Origins::new(way("http://a"));
+        let (_, choice) = origins.choice();
+        origins.renew(way("http://b"));
+        assert_eq!(origins.current(), "http://b");
+        assert!(choice.has_changed().unwrap());
     }
 }

@@ -100,6 +100,7 @@ pub struct Following {
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     ack_now: Arc<Notify>,
+    answers: watch::Sender<Vec<IpAddr>>,
 }
 
 impl Following {
@@ -112,6 +113,13 @@ impl Following {
     /// Sends an ack soon, since what the node says of itself has changed.
     pub fn ack_now(&self) {
         self.ack_now.notify_one();
+    }
+
+    /// The DNS gives out other addresses for the node from now on.
+    pub fn set_answers(&self, answers: Vec<IpAddr>) {
+        if self.answers.send_if_modified(|known| std::mem::replace(known, answers.clone()) != answers) {
+            self.ack_now();
+        }
     }
 
     /// Stops following and waits until it has.
@@ -139,8 +147,10 @@ pub async fn start<A: Apply>(settings: Settings, origins: Arc<Origins>, node: Ar
     let (position, positions) = watch::channel(None);
     let (stop, ack_now) = (CancellationToken::new(), Arc::new(Notify::new()));
     let resync = Arc::new(Notify::new());
+    let answers = watch::Sender::new(settings.answers.clone());
     let settings = Arc::new(settings);
     let acker = Acker {
+        answers: answers.subscribe(),
         life: new_life(),
         settings: Arc::clone(&settings),
         origins: Arc::clone(&origins),
@@ -175,7 +185,7 @@ pub async fn start<A: Apply>(settings: Settings, origins: Arc<Origins>, node: Ar
         tracing::error!(node = %reader.settings.name, "the fold that was kept is of no use: {error}");
     }
     let tasks = vec![tokio::spawn(acker.run()), tokio::spawn(reader.run())];
-    Ok(Following { loaded: is_loaded, stop, tasks, ack_now })
+    Ok(Following { loaded: is_loaded, stop, tasks, ack_now, answers })
 }
 
 /// L4: a random id of this start.
@@ -441,6 +451,7 @@ impl Lines {
 }
 
 struct Acker<A> {
+    answers: watch::Receiver<Vec<IpAddr>>,
     life: String,
     settings: Arc<Settings>,
     origins: Arc<Origins>,
@@ -529,7 +540,7 @@ impl<A: Apply> Acker<A> {
             life: self.life.clone(),
             protocol: PROTOCOL,
             position,
-            answers: self.settings.answers.clone(),
+            answers: self.answers.borrow().clone(),
             draining: vitals.draining,
             load: vitals.load,
             counts: vitals.counts,

@@ -117,7 +117,7 @@ fn known(core: &Core, token: Option<&Secret>) -> Result<Caller, Fault> {
         }
     }
     let same = |known: &Digest| bool::from(known.as_bytes().ct_eq(hash.as_bytes()));
-    if core.follow_token.as_ref().is_some_and(same) {
+    if core.own().follow_token.as_ref().is_some_and(same) {
         return Ok(Caller { id: None, name: "follow".to_owned(), can: vec![Grant::Follow(None, None)] });
     }
     Err(Fault::UnknownToken)

@@ -222,7 +222,7 @@ mod tests {
         let journal = Journal::open(folder, false).unwrap();
         let variants = Variants::open(&folder.join("variants")).unwrap();
         let kept = (journal.clone(), Leases::embedded(journal), Custody::own());
-        let core = Core::new(settings, kept, Arc::new(blobs), variants, None, CancellationToken::new());
+        let core = Core::new(settings, kept, Arc::new(blobs), variants, crate::core::Own::default(), CancellationToken::new());
         let network = core.settings.network_json.clone();
         core.append("test", vec![Fact::ConfigChanged { number: 1, network }], Vec::new()).await.unwrap();
         core

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use config::{Network, Settings};
+use arc_swap::{ArcSwap, Guard};
+use config::{Network, OriginNode, SecretError, Settings};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wire::{Ack, AckAnswer, Digest, Epoch, Fact, NodeName, Position, Receipt, ReceiptState, Refused, Timestamp};
+use wire::{Ack, AckAnswer, Digest, Epoch, Fact, NodeName, Position, Receipt, ReceiptState, Refused, Secret, Timestamp};
 
 use crate::announce::announce;
 use crate::auth::TokensByHash;
@@ -52,8 +53,8 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     /// Held while a commit checks its blobs, and while the collector deletes some: in a folder, where no event is waited for.
     pub(crate) collecting: tokio::sync::Mutex<()>,
-    /// The hash of `follow_token`, where the file names one.
-    pub(crate) follow_token: Option<Digest>,
+    /// What of its file may be read anew while it runs.
+    own: ArcSwap<Own>,
     pub(crate) tokens: TokensByHash,
     pub(crate) leases: Leases,
     /// Whether what is acknowledged outlives what it is kept in.
@@ -62,13 +63,33 @@ pub(crate) struct Core {
     networks: Networks,
 }
 
+/// What of an origin's file may be read anew while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    /// The hash of `follow_token`, where the file names one.
+    pub(crate) follow_token: Option<Digest>,
+    /// How many scopes a token may purge per second that has no limit of its own.
+    pub(crate) purge_rate: u64,
+}
+
+impl Own {
+    /// Reads what the settings point to.
+    ///
+    /// # Errors
+    /// Where a secret can't be had.
+    pub(crate) fn read(origin: &OriginNode) -> Result<Self, SecretError> {
+        let follow_token = origin.follow_token.as_ref().map(|secret| secret.read()).transpose()?;
+        Ok(Self { follow_token: follow_token.map(|text| Secret::from_text(&text).hash()), purge_rate: origin.purge_rate })
+    }
+}
+
 impl Core {
     pub(crate) fn new(
         settings: Settings,
         (journal, leases, custody): (Journal, Leases, Custody),
         blobs: Arc<Blobs>,
         variants: Variants,
-        follow_token: Option<Digest>,
+        own: Own,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -80,7 +101,7 @@ impl Core {
             limits: Limits::default(),
             stop,
             collecting: tokio::sync::Mutex::new(()),
-            follow_token,
+            own: ArcSwap::from_pointee(own),
             tokens: TokensByHash::default(),
             leases,
             custody,
@@ -88,6 +109,16 @@ impl Core {
             networks: Networks::default(),
             journal,
         }
+    }
+
+    /// Returns its own part of the file, as it was read last.
+    pub(crate) fn own(&self) -> Guard<Arc<Own>> {
+        self.own.load()
+    }
+
+    /// Goes by another reading of its file from now on.
+    pub(crate) fn set_own(&self, own: Own) {
+        self.own.store(Arc::new(own));
     }
 
     /// Returns the configuration in force.
@@ -311,7 +342,7 @@ mod tests {
         let variants = Variants::open(&folder.join("variants")).unwrap();
         let journal = Journal::open(folder, false).unwrap();
         let leases = Leases::embedded(journal.clone());
-        Core::new(settings, (journal, leases, Custody::own()), blobs, variants, None, CancellationToken::new())
+        Core::new(settings, (journal, leases, Custody::own()), blobs, variants, Own::default(), CancellationToken::new())
     }
 
     fn ack(core: &Core, name: &str, life: &str) -> Ack {

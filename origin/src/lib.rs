@@ -26,6 +26,7 @@ mod clock;
 mod metrics;
 mod custody;
 mod engines;
+mod certificate;
 mod start;
 mod transport;
 

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{App, HttpServer, web};
-use anyhow::{Context as _, Result};
-use config::{BlobStore, JournalEngine, Settings, TlsFiles};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use anyhow::{Context as _, Result, bail};
+use config::{BlobStore, JournalEngine, Settings, Sockets};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wire::{Fact, Secret};
+use wire::Fact;
 
 use crate::blobs::{Blobs, Verdict};
-use crate::core::Core;
+use crate::certificate::Certificate;
+use crate::core::{Core, Own};
 use crate::engines::Engines;
 use crate::fault::Fault;
 use crate::variants::Variants;
@@ -29,6 +28,7 @@ const GRACE_S: u64 = 10;
 pub struct Origin {
     settings: Settings,
     new_epoch: bool,
+    sockets: Sockets,
 }
 
 /// An origin that runs. Dropping it does not stop it; [`Running::stop`] does.
@@ -37,6 +37,7 @@ pub struct Running {
     address: SocketAddr,
     admin_token: PathBuf,
     core: Arc<Core>,
+    certificate: Option<Certificate>,
     server: actix_web::dev::ServerHandle,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -45,7 +46,7 @@ impl Origin {
     /// Prepares an origin with these settings.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, new_epoch: false }
+        Self { settings, new_epoch: false, sockets: Sockets::default() }
     }
 
     /// Makes the journal begin a new life: after a backup of it was restored.
@@ -55,29 +56,36 @@ impl Origin {
         self
     }
 
+    /// Serves on a socket that was handed over, where it is bound to its address.
+    #[must_use]
+    pub fn with_sockets(mut self, sockets: Sockets) -> Self {
+        self.sockets = sockets;
+        self
+    }
+
     /// Opens journal and blobs, binds, and serves.
     ///
     /// # Errors
     /// Where a file can't be opened, a secret can't be had, or the address is taken.
-    pub async fn start(self) -> Result<Running> {
+    pub async fn start(mut self) -> Result<Running> {
         let settings = self.settings;
-        let listener = TcpListener::bind(settings.origin.listen)
+        let listener = self
+            .sockets
+            .listen(settings.origin.listen)
             .with_context(|| format!("failed to listen on {} (origin.listen)", settings.origin.listen))?;
         let address = listener.local_addr()?;
         let folder = settings.data.join("origin");
         std::fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-        let tls = settings.origin.tls.as_ref().map(server_tls).transpose()?;
-        let follow_token =
-            settings.origin.follow_token.as_ref().map(|secret| secret.read()).transpose().context("failed to get origin.follow_token")?;
+        let certificate = settings.origin.tls.as_ref().map(Certificate::read).transpose()?;
+        let own = Own::read(&settings.origin).context("failed to get origin.follow_token")?;
         let stop = CancellationToken::new();
         let Engines { journal, leases, sole, custody, mut tasks } = Engines::open(&settings, &folder, self.new_epoch, &stop).await?;
         let blobs = Arc::new(open_blobs(&settings, &folder).await?);
         let variants = Variants::open(&folder.join("variants")).context("failed to open the variants")?;
         variants.start(&blobs, &tokio::runtime::Handle::current())?;
-        let follow_token = follow_token.map(|text| Secret::from_text(&text).hash());
-        let core = Arc::new(Core::new(settings, (journal, leases, custody), blobs, variants, follow_token, stop));
+        let core = Arc::new(Core::new(settings, (journal, leases, custody), blobs, variants, own, stop));
         first_facts(&core).await?;
-        let server = serve(&core, listener, tls)?;
+        let server = serve(&core, listener, certificate.as_ref().map(Certificate::tls).transpose()?)?;
         let handle = server.handle();
         tasks.extend([
             tokio::spawn(async move {
@@ -91,13 +99,14 @@ impl Origin {
         ]);
         let admin_token = core.settings.data.join("admin.token");
         tracing::info!(%address, head = core.journal.head().seq, "origin ready on {address}");
-        Ok(Running { address, admin_token, core, server: handle, tasks })
+        Ok(Running { address, admin_token, core, certificate, server: handle, tasks })
     }
 }
 
 async fn open_blobs(settings: &Settings, folder: &Path) -> Result<Blobs> {
     match &settings.origin.blobs {
         BlobStore::Folder => Blobs::open(&folder.join("blobs")).await.context("failed to open the blobs"),
+        BlobStore::SharedFolder(folder) => Blobs::in_shared_folder(folder),
         BlobStore::Bucket(bucket) => Blobs::in_bucket(bucket).await,
     }
 }
@@ -154,7 +163,7 @@ fn missing_facts(core: &Core) -> Result<(Vec<Fact>, Conditions)> {
     }
     let data = &core.settings.data;
     let others = matches!(core.settings.origin.journal, JournalEngine::Redis { .. });
-    let has_follow_token = core.follow_token.is_some();
+    let has_follow_token = core.own().follow_token.is_some();
     let issued = if tokens.is_empty() { auth::first_tokens(data) } else { auth::lost_tokens(data, &tokens, has_follow_token, others) };
     let issued = issued.with_context(|| format!("failed to write the tokens' files in {}", data.display()))?;
     if !issued.is_empty() {
@@ -189,18 +198,6 @@ fn serve(core: &Arc<Core>, listener: TcpListener, tls: Option<rustls::ServerConf
     Ok(server.run())
 }
 
-fn server_tls(files: &TlsFiles) -> Result<rustls::ServerConfig> {
-    let certificate = files.certificate.read().context("failed to get origin.tls.certificate")?;
-    let key = files.key.read().context("failed to get origin.tls.key")?;
-    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .context("origin.tls.certificate is not PEM")?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).context("origin.tls.key is not a PEM key")?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    builder.with_no_client_auth().with_single_cert(chain, key).context("origin.tls: the certificate and the key don't fit")
-}
-
 impl Running {
     /// Returns the address that the control API listens on.
     #[must_use]
@@ -212,6 +209,24 @@ impl Running {
     #[must_use]
     pub fn admin_token(&self) -> &PathBuf {
         &self.admin_token
+    }
+
+    /// Takes in what may be changed while it runs, of a configuration that was read anew: all of it or nothing. What is
+    /// the network's stays as the journal has it.
+    ///
+    /// # Errors
+    /// Where something can't be read, or needs a restart to be changed.
+    pub fn reload(&self, settings: &Settings) -> Result<()> {
+        let fixed = self.core.settings.origin.needs_restart(&settings.origin);
+        if !fixed.is_empty() {
+            bail!("a restart is needed to change {}", fixed.join(", "));
+        }
+        let own = Own::read(&settings.origin).context("failed to get origin.follow_token")?;
+        if let (Some(certificate), Some(files)) = (&self.certificate, &settings.origin.tls) {
+            certificate.renew(files)?;
+        }
+        self.core.set_own(own);
+        Ok(())
     }
 
     /// Stops taking calls, ends the feeds, finishes what is in hand.

@@ -4,6 +4,7 @@ mod publishing;
 mod purging;
 mod second_tier;
 mod buckets;
+mod operations;
 mod origins;
 mod shared_journal;
 mod receipts;

@@ -4,16 +4,28 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use config::EdgeNode;
 use ipnet::IpNet;
 
-/// How many connections there may be.
-#[derive(Debug)]
+/// Who is in.
+#[derive(Debug, Default)]
 pub(crate) struct Admission {
-    most: u64,
-    most_per_address: u64,
-    /// Addresses that speak for many: their number is not the number of one client.
-    trusted: Vec<IpNet>,
     seated: Mutex<Seated>,
+}
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caps<'a> {
+    pub(crate) most: u64,
+    pub(crate) most_per_address: u64,
+    /// Addresses that speak for many: their number is not the number of one client.
+    pub(crate) trusted: &'a [IpNet],
+}
+
+impl<'a> Caps<'a> {
+    pub(crate) fn of(node: &'a EdgeNode) -> Self {
+        Self { most: node.max_connections, most_per_address: node.max_connections_per_address, trusted: &node.trusted_proxies }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -30,26 +42,22 @@ pub(crate) struct Seat {
 }
 
 impl Admission {
-    pub(crate) fn new(most: u64, most_per_address: u64, trusted: Vec<IpNet>) -> Self {
-        Self { most, most_per_address, trusted, seated: Mutex::default() }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Seated> {
         self.seated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a seat for a client, where there is one left.
-    pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Seat> {
+    pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr, caps: Caps<'_>) -> Option<Seat> {
         // This machine itself is a proxy or a test, never a crowd of strangers' connections.
-        let is_exempt = peer.is_loopback() || self.trusted.iter().any(|network| network.contains(&peer));
+        let is_exempt = peer.is_loopback() || caps.trusted.iter().any(|network| network.contains(&peer));
         let address = (!is_exempt).then(|| of_one_client(peer));
         let mut seated = self.lock();
-        if seated.all >= self.most {
+        if seated.all >= caps.most {
             return None;
         }
         if let Some(address) = address {
             let taken = seated.by_address.entry(address).or_default();
-            if *taken >= self.most_per_address {
+            if *taken >= caps.most_per_address {
                 return None;
             }
             *taken += 1;
@@ -87,8 +95,9 @@ mod tests {
 
     #[test]
     fn rule_33_connections_are_capped_per_address_and_in_all() {
-        let admission = Arc::new(Admission::new(4, 2, vec!["192.0.2.9/32".parse().unwrap()]));
-        let admit = |peer: &str| admission.admit(peer.parse().unwrap());
+        let (admission, proxies) = (Arc::new(Admission::default()), ["192.0.2.9/32".parse().unwrap()]);
+        let caps = Caps { most: 4, most_per_address: 2, trusted: &proxies };
+        let admit = |peer: &str| admission.admit(peer.parse().unwrap(), caps);
         let first = admit("2001:db8::1").unwrap();
         let _second = admit("2001:db8::2").unwrap();
         assert!(admit("2001:db8::3").is_none(), "one /64 is one client");

@@ -22,7 +22,7 @@ use http::HeaderValue;
 use http::header::CONNECTION;
 use tokio::net::TcpStream;
 
-use super::Admission;
+use super::admit::{Admission, Caps};
 use super::exchange::{Drained, Exchange, Incoming, Link};
 use super::stream::Door;
 use crate::edge::{self, Edge};
@@ -43,13 +43,12 @@ pub(crate) const GRACE_S: u64 = 10;
 /// # Errors
 /// Where the system refuses a listener.
 pub(crate) fn serve(edge: &Arc<Edge>, listeners: Vec<TcpListener>) -> Result<Server> {
-    let admission =
-        Arc::new(Admission::new(edge.node.max_connections, edge.node.max_connections_per_address, edge.node.trusted_proxies.clone()));
+    let admission = Arc::new(Admission::default());
     let mut builder = Server::build().shutdown_timeout(GRACE_S).disable_signals();
     for listener in listeners {
         let signal = builder.graceful_shutdown_signal();
         let (edge, admission) = (Arc::clone(edge), Arc::clone(&admission));
-        builder = builder.listen(edge.node.name.to_string(), listener, move || {
+        builder = builder.listen(edge.node().name.to_string(), listener, move || {
             let (open_edge, admission, signal) = (Arc::clone(&edge), Arc::clone(&admission), signal.clone());
             let edge = Arc::clone(&edge);
             let http = HttpService::build()
@@ -76,7 +75,7 @@ pub(crate) fn serve(edge: &Arc<Edge>, listeners: Vec<TcpListener>) -> Result<Ser
 
 fn open(edge: &Arc<Edge>, admission: &Arc<Admission>, socket: TcpStream) -> io::Result<(Door, SocketAddr)> {
     let peer = socket.peer_addr()?;
-    let seat = admission.admit(peer.ip());
+    let seat = admission.admit(peer.ip(), Caps::of(&edge.node()));
     Ok((Door::new(socket, peer, Arc::clone(edge), seat), peer))
 }
 
@@ -90,6 +89,10 @@ async fn handle(edge: Arc<Edge>, request: actix_http::Request) -> Result<actix_h
     // What a tunnel carried was its answer.
     if exchange.is_tunnel() {
         return Ok(write(response, None));
+    }
+    // Whoever comes again should find another edge, by the DNS or by what balances the load.
+    if edge.applied.is_draining() {
+        response.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     // An answer that came before all of the request is no reason to take the rest from who still reads it.
     let drained = if exchange.is_being_read() { Drained::TooMuch } else { exchange.drain(DRAINED_MOST).await };

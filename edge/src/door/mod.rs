@@ -15,6 +15,5 @@ mod stream;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 
-pub(crate) use admit::Admission;
 pub(crate) use exchange::{Exchange, Incoming};
 pub(crate) use handle::{GRACE_S, serve};

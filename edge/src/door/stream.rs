@@ -81,7 +81,7 @@ impl Door {
         let mut door = Self {
             socket,
             peer,
-            timer: Timer::new(edge.node.head_timeout),
+            timer: Timer::new(edge.node().head_timeout),
             edge,
             link: Rc::default(),
             bytes: BytesMut::new(),
@@ -149,7 +149,7 @@ impl Door {
             if begun.is_none() && !self.bytes.is_empty() {
                 let now = Instant::now();
                 *begun = Some(now);
-                self.timer.set(now + self.edge.node.head_timeout);
+                self.timer.set(now + self.edge.node().head_timeout);
             }
             let is_idle = begun.is_none();
             match self.read_socket(cx) {
@@ -308,7 +308,7 @@ impl Door {
         if !self.timer.is_over(cx) {
             return Ok(());
         }
-        let (now, least) = (Instant::now(), self.edge.node.min_rate.0);
+        let (now, least) = (Instant::now(), self.edge.node().min_rate.0);
         if self.reading.is_too_slow(now, least)
             && let Phase::Exchange(exchange, ..) = &self.phase
         {
@@ -347,7 +347,7 @@ impl Door {
         self.reading.rests();
         if reader.is_done() && frame.keeps_alive && exchange.broken().is_none() {
             self.phase = Phase::Head(Scan::default(), None);
-            self.timer.set(Instant::now() + self.edge.node.idle_timeout);
+            self.timer.set(Instant::now() + self.edge.node().idle_timeout);
         } else {
             let lingers = !reader.is_done() || !self.bytes.is_empty();
             // Who still reads the body will get no more of it.

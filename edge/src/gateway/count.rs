@@ -65,7 +65,7 @@ async fn answer(edge: &Edge, question: Question) {
     let Some(view) = edge.applied.view() else { return };
     let (memory, id) = (Arc::clone(&edge.memory), question.id);
     let Ok(counted) = tokio::task::spawn_blocking(move || count(&memory, &view, &question)).await else { return };
-    let answer = QuestionAnswer { follower: edge.node.name.clone(), counted };
+    let answer = QuestionAnswer { follower: edge.node().name.clone(), counted };
     let sent = edge.origins.send(|client, url| client.post(format!("{url}/v1/questions/{id}")).timeout(PATIENCE).json(&answer)).await;
     if let Err(error) = sent {
         // Who asked goes on without it.

@@ -247,7 +247,7 @@ fn give_back(core: &Core, caller: &Caller, right: Right, cost: u64) {
 fn bucket<'a>(core: &Core, caller: &'a Caller, right: Right) -> Option<(&'a str, u64)> {
     let id = caller.id.as_deref().filter(|_| right == Right::Purger)?;
     let own = core.journal.state().control.as_ref().and_then(|control| control.tokens.get(id)?.purge_rate);
-    Some((id, own.unwrap_or(core.settings.origin.purge_rate)))
+    Some((id, own.unwrap_or_else(|| core.own().purge_rate)))
 }
 
 /// Says what would be purged and how much of it each edge holds, and purges nothing.

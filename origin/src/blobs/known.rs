@@ -53,10 +53,10 @@ impl Memory {
 
     /// Notes a copy that is there; what was found out about the same copy before stays.
     pub(super) fn note(&mut self, stored: &Stored, mark: Option<Mark>) -> Known {
-        let before = self.get(&stored.name.digest).filter(|before| before.name == stored.name && self.place == Place::Bucket);
+        let before = self.get(&stored.name.digest).filter(|before| before.name == stored.name && self.place == Place::Shared);
         let (checked, marked) = before.map_or((false, None), |before| (before.checked, before.mark));
         let known = Known { name: stored.name, size: stored.size, stored_at: stored.stored_at, checked, mark: mark.or(marked) };
-        if self.place == Place::Bucket
+        if self.place == Place::Shared
             && self.blobs.len() >= MOST
             && let Some(any) = self.blobs.keys().next().copied()
         {
@@ -93,7 +93,7 @@ impl Memory {
         if self.spoiled.len() >= SPOILED_MOST {
             self.spoiled.clear();
         }
-        if self.place == Place::Bucket {
+        if self.place == Place::Shared {
             self.spoiled.insert(*name);
         }
     }

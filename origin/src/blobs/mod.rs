@@ -65,8 +65,8 @@ pub(crate) enum BlobError {
 pub(crate) enum Place {
     /// A folder that nobody else writes to.
     Folder,
-    /// A bucket that other origins write to.
-    Bucket,
+    /// A bucket, or a folder, that other origins write to.
+    Shared,
 }
 
 impl Place {
@@ -76,7 +76,7 @@ impl Place {
     fn part(self) -> usize {
         match self {
             Self::Folder => 1 << 20,
-            Self::Bucket => 5 << 20,
+            Self::Shared => 5 << 20,
         }
     }
 }
@@ -115,7 +115,12 @@ impl Blobs {
 
     /// Opens a bucket; [`Self::learn`] lists what is there.
     pub(crate) async fn in_bucket(settings: &config::Bucket) -> anyhow::Result<Self> {
-        Ok(Self::over(bucket::open(settings).await?, Place::Bucket, settings.to_string()))
+        Ok(Self::over(bucket::open(settings).await?, Place::Shared, settings.to_string()))
+    }
+
+    /// Opens a folder that other origins write to; [`Self::learn`] lists what is there.
+    pub(crate) fn in_shared_folder(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self::over(folder::open_shared(folder)?, Place::Shared, format!("file://{}", folder.display())))
     }
 
     fn over(store: Arc<dyn ObjectStore>, place: Place, at: String) -> Self {
@@ -143,7 +148,7 @@ impl Blobs {
 
     /// Tells whether other origins store and delete here too.
     pub(crate) fn is_shared(&self) -> bool {
-        self.place == Place::Bucket
+        self.place == Place::Shared
     }
 
     /// Remembers every blob that is there and that `verdict`, which is from before this, does not condemn.
@@ -159,7 +164,7 @@ impl Blobs {
     pub(crate) async fn stored(&self) -> Result<Vec<Stored>, BlobError> {
         match self.place {
             Place::Folder => Ok(self.memory().all().into_iter().map(Stored::from).collect()),
-            Place::Bucket => self.list(None).try_collect().await.map_err(BlobError::List),
+            Place::Shared => self.list(None).try_collect().await.map_err(BlobError::List),
         }
     }
 
@@ -203,7 +208,7 @@ impl Blobs {
                 }
             }
         }
-        if self.place == Place::Bucket {
+        if self.place == Place::Shared {
             let looked = stream::iter(unsure).map(|digest| self.look_up(digest, Some(verdict))).buffer_unordered(SIDE_BY_SIDE);
             let found: Vec<_> = looked.try_collect().await?;
             live.extend(found.into_iter().flatten().map(|known| (known.name.digest, known)));
@@ -382,7 +387,7 @@ impl Blobs {
     pub(crate) fn forget_condemned(&self, verdict: &Verdict) -> Vec<Digest> {
         match self.place {
             Place::Folder => Vec::new(),
-            Place::Bucket => self.memory().forget_condemned(verdict),
+            Place::Shared => self.memory().forget_condemned(verdict),
         }
     }
 
@@ -397,7 +402,7 @@ impl Blobs {
     fn not_stored(&self, digest: Digest, error: object_store::Error) -> BlobError {
         match self.place {
             Place::Folder => BlobError::Storage(digest, error),
-            Place::Bucket => BlobError::Away(digest, error),
+            Place::Shared => BlobError::Away(digest, error),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What holds wherever blobs are stored: one suite for the folder and the bucket, and what holds in a bucket alone.
+//! What holds wherever blobs are stored: one suite for the folder, the bucket and the shared folder, and what holds alone where origins share.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,17 +24,22 @@ impl Home {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn ObjectStore> = match place {
             Place::Folder => folder::open(folder.path()).unwrap(),
-            Place::Bucket => Arc::new(InMemory::new()),
+            Place::Shared => Arc::new(InMemory::new()),
         };
         Self { place, store, _folder: folder }
     }
 
-    fn each() -> [Self; 2] {
-        [Self::new(Place::Folder), Self::new(Place::Bucket)]
+    fn shared_folder() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { place: Place::Shared, store: folder::open_shared(folder.path()).unwrap(), _folder: folder }
+    }
+
+    fn each() -> [Self; 3] {
+        [Self::new(Place::Folder), Self::new(Place::Shared), Self::shared_folder()]
     }
 
     pub(crate) fn bucket() -> Self {
-        Self::new(Place::Bucket)
+        Self::new(Place::Shared)
     }
 
     pub(crate) async fn open(&self) -> Blobs {
