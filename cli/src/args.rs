@@ -1,6 +1,8 @@
 //! What can be typed.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,7 +21,7 @@ const GLOBAL: &str = "Global options";
 pub(crate) struct Arguments {
     /// The configuration file.
     #[arg(short, long, global = true, value_name = "FILE", env = "ATOLL_CONFIG", help_heading = GLOBAL)]
-    pub(crate) config: Option<PathBuf>,
+    pub(crate) config: Option<OsString>,
     /// Sets a value over the file's, such as `network.lease=3s`; may be repeated.
     #[arg(long, global = true, value_name = "KEY=VALUE", help_heading = GLOBAL)]
     pub(crate) set: Vec<String>,
@@ -101,6 +103,12 @@ pub(crate) enum Command {
     Drain {
         /// Its name.
         name: NodeName,
+    },
+    /// Runs the upstream that `atoll up` without a file has: products whose version can be raised, with tags.
+    Demo {
+        /// Where it listens.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7071")]
+        listen: SocketAddr,
     },
     /// Prints completions for a shell.
     Completions {

@@ -18,7 +18,8 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(file: Option<PathBuf>, flags: Vec<String>) -> Self {
-        Self { file, flags }
+        // A variable that is set to nothing names nothing.
+        Self { file: file.filter(|file| !file.as_os_str().is_empty()), flags }
     }
 
     /// Returns the file's path, where one was named.

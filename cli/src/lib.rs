@@ -31,6 +31,7 @@ mod open_files;
 mod up;
 mod demo;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
@@ -52,9 +53,6 @@ pub fn main() -> ExitCode {
         }
         Err(asked_for) => return exit::report(say::written(asked_for.print()).map(|()| Done::Everywhere)),
     };
-    if let Err(failure) = logging::init(&arguments) {
-        return exit::report(Err(failure));
-    }
     open_files::raise();
     // Everything that speaks TLS here takes this provider; a second installation only says that it is there.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -62,7 +60,18 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return exit::report(Err(anyhow::Error::new(error).context("failed to start").into())),
     };
+    let logging = {
+        let _within = runtime.enter();
+        logging::init(&arguments)
+    };
+    let exporter = match logging {
+        Ok(exporter) => exporter,
+        Err(failure) => return exit::report(Err(failure)),
+    };
     let outcome = runtime.block_on(run(arguments));
+    if let Some(exporter) = exporter {
+        exporter.shut_down();
+    }
     match outcome {
         Ok(Done::CutShort(_)) => runtime.shutdown_background(),
         _ => runtime.shutdown_timeout(std::time::Duration::from_secs(2)),
@@ -71,7 +80,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Outcome {
-    let context = Context::new(arguments.config, arguments.set);
+    let context = Context::new(arguments.config.map(PathBuf::from), arguments.set);
     match arguments.command {
         Command::Up(up) => up::run(&context, up).await,
         Command::Origin(origin) => nodes::origin(&context, origin).await,
@@ -93,6 +102,7 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Token(command) => token::run(&context, command).await,
         Command::Health(health) => health::run(&context, health).await,
         Command::Drain { name } => drain::run(&context, &name).await,
+        Command::Demo { listen } => nodes::demo(&context, listen).await,
         Command::Completions { shell } => {
             // It panics where it can't write, so it writes where it can.
             let mut script = Vec::new();

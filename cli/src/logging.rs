@@ -1,8 +1,11 @@
-//! Log lines, on stderr: pretty for people, JSON for machines.
+//! Log lines, on stderr: pretty for people, JSON for machines. Spans of traces go to a collector, where there is one.
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use trace::Exporter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::args::{Arguments, Command, LogFormat};
 use crate::exit::Failure;
@@ -10,8 +13,8 @@ use crate::exit::Failure;
 /// What a library says of its own starting and stopping, our nodes say better. A filter that names it comes later, and wins.
 const QUIET: &str = "actix_server=warn";
 
-/// Starts logging. Single nodes tell what they do; everything else tells what is wrong.
-pub(crate) fn init(arguments: &Arguments) -> Result<(), Failure> {
+/// Starts logging, and exporting what nodes do. Single nodes tell what they do; everything else tells what is wrong.
+pub(crate) fn init(arguments: &Arguments) -> Result<Option<Exporter>, Failure> {
     let default = match arguments.command {
         Command::Origin(_) | Command::Edge { .. } | Command::Dns { .. } => "info",
         _ => "warn",
@@ -22,12 +25,26 @@ pub(crate) fn init(arguments: &Arguments) -> Result<(), Failure> {
             "--log (ATOLL_LOG): `{filter}` is not understood: {error}; expected a filter such as `info` or `atoll_edge=debug`"
         ))
     })?;
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    // A second subscriber, as in tests, is no reason to fail.
-    let _ = match arguments.log_format {
-        LogFormat::Pretty => subscriber.try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    let exporter = exporter(&arguments.command)?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = match arguments.log_format {
+        LogFormat::Pretty => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    Ok(())
+    let spans = exporter.as_ref().map(Exporter::layer);
+    // A second subscriber, as in tests, is no reason to fail.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init();
+    Ok(exporter)
+}
+
+/// What is exported is what nodes do.
+fn exporter(command: &Command) -> Result<Option<Exporter>, Failure> {
+    let (service, instance) = match command {
+        Command::Up(_) => ("atoll", "up".to_owned()),
+        Command::Origin(_) => ("atoll-origin", "origin".to_owned()),
+        Command::Edge { name } => ("atoll-edge", name.to_string()),
+        Command::Dns { name } => ("atoll-dns", name.to_string()),
+        _ => return Ok(None),
+    };
+    Exporter::from_environment(service, instance).map_err(Failure::typed)
 }

@@ -1,8 +1,10 @@
 //! `atoll origin`, `atoll edge` and `atoll dns`: one node in one process, from its start to its end.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use actix_web::dev::ServerHandle;
 use config::Settings;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::NodeName;
@@ -11,7 +13,7 @@ use crate::args::Origin;
 use crate::changes::Changes;
 use crate::context::{Context, follow_token};
 use crate::exit::{Done, Failure, Outcome};
-use crate::{say, service};
+use crate::{demo, say, service};
 
 /// How long a node may take to stop once it has drained, with what is in hand.
 const STOPPING: Duration = Duration::from_secs(15);
@@ -75,10 +77,7 @@ impl Signals {
         let in_a_hurry = self.until_told_to_stop(&mut node, context).await;
         let draining = if in_a_hurry { Duration::ZERO } else { node.drain() };
         service::stopping(draining + STOPPING);
-        match draining.is_zero() {
-            true => say::note("stopping; again to stop at once"),
-            false => say::note(format!("draining for {}, then stopping; again to stop at once", humantime::format_duration(draining))),
-        }
+        say_stopping(draining);
         let stop = async {
             tokio::time::sleep(draining).await;
             node.stop().await;
@@ -120,6 +119,16 @@ impl Signals {
 
 async fn reload(node: &mut impl Node, context: &Context) -> Result<(), Failure> {
     node.reload(&context.settings()?).await
+}
+
+/// For people at a terminal; a log has lines of its own form.
+fn say_stopping(draining: Duration) {
+    let said = if draining.is_zero() { String::new() } else { format!("draining for {}, then ", humantime::format_duration(draining)) };
+    if std::io::stderr().is_terminal() {
+        say::note(format!("{said}stopping; again to stop at once"));
+    } else {
+        tracing::info!(draining_ms = u64::try_from(draining.as_millis()).unwrap_or(u64::MAX), "{said}stopping");
+    }
 }
 
 /// Where a node has its files is known to all that runs.
@@ -197,6 +206,31 @@ impl Node for DnsNode {
     async fn stop(self) {
         self.running.stop().await;
     }
+}
+
+/// The demo upstream, alone.
+struct Demo(ServerHandle);
+
+impl Node for Demo {
+    async fn reload(&mut self, _settings: &Settings) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn stop(self) {
+        self.0.stop(true).await;
+    }
+}
+
+/// Runs `atoll demo`.
+pub(crate) async fn demo(context: &Context, listen: SocketAddr) -> Outcome {
+    let signals = Signals::listen()?;
+    let server = demo::start(listen)?;
+    say::line(format!("the demo upstream is at http://{listen}/api/"))?;
+    signals.attend(Demo(server), context).await
 }
 
 /// Runs `atoll origin`.

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use config::Sockets;
+use listen::Sockets;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 

@@ -6,14 +6,14 @@ use crate::tree::{Spot, Table, Value, toml_value};
 use crate::{Complaint, Complaints, Source, Tree};
 
 impl Tree {
-    /// Lays the environment's overrides on top: `ATOLL_DATA`, and `ATOLL_SECTION__NAME__KEY` for the
+    /// Lays the environment's overrides on top: `ATOLL_DATA`, `ATOLL_DRAIN`, and `ATOLL_SECTION__NAME__KEY` for the
     /// rest, where `-` and `.` in names are written `_`.
     pub fn lay_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
         let mut variables: Vec<_> = variables.into_iter().filter(|(name, _)| name.starts_with("ATOLL_")).collect();
         variables.sort();
         for (name, text) in variables {
             let path = &name["ATOLL_".len()..];
-            if path == "DATA" || path.contains("__") {
+            if matches!(path, "DATA" | "DRAIN") || path.contains("__") {
                 let parts: Vec<_> = path.split("__").map(str::to_ascii_lowercase).collect();
                 set(&mut self.root, &parts, &all_from(&Source::Environment(name), loose_value(&text)));
             }

@@ -137,11 +137,12 @@ impl Settings {
     }
 }
 
-/// Two listeners on one TCP address can't both start. Port 0 is the system's choice, so never shared.
+/// Two listeners on one TCP address can't both start. Port 0 is the system's choice, so never shared; and on every address
+/// of its own each of several machines may listen.
 fn complain_of_shared_addresses(root: &Section<'_>, origin: &OriginNode, edges: &[EdgeNode], dns: &[DnsNode]) {
     let mut taken: HashMap<SocketAddr, String> = HashMap::new();
     let mut take = |address: SocketAddr, section: &'static str, who: String| {
-        if address.port() == 0 {
+        if address.port() == 0 || address.ip().is_unspecified() {
             return;
         }
         if let Some(first) = taken.insert(address, who.clone()) {

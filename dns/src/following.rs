@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use config::Network;
 use follow::{Apply, NotUnderstood, Vitals};
+use tokio::sync::watch;
 use wire::{Event, Fact, LiveEdge, State};
 
 use crate::locate::Places;
@@ -22,17 +23,31 @@ pub(crate) struct Steering {
     changing: Mutex<()>,
     heartbeat_ms: AtomicU64,
     config: AtomicU64,
+    heard: watch::Sender<bool>,
     metrics: Arc<Metrics>,
 }
 
 impl Steering {
     pub(crate) fn new(view: Arc<ArcSwap<View>>, metrics: Arc<Metrics>) -> Self {
-        Self { view, changing: Mutex::new(()), heartbeat_ms: AtomicU64::new(1000), config: AtomicU64::new(0), metrics }
+        Self {
+            view,
+            changing: Mutex::new(()),
+            heartbeat_ms: AtomicU64::new(1000),
+            config: AtomicU64::new(0),
+            heard: watch::Sender::new(false),
+            metrics,
+        }
     }
 
     /// Returns the number of the configuration in force; 0 before there is one.
     pub(crate) fn config(&self) -> u64 {
         self.config.load(Ordering::Acquire)
+    }
+
+    /// Waits until an origin has told which edges live.
+    pub(crate) async fn has_heard_who_lives(&self) {
+        // It does not end before this.
+        let _ = self.heard.subscribe().wait_for(|heard| *heard).await;
     }
 
     /// Gives clients their places by another database from now on.
@@ -72,6 +87,7 @@ impl Apply for Steering {
         if view.live != live {
             self.view.store(Arc::new(view.with_live(live.to_vec())));
         }
+        self.heard.send_replace(true);
     }
 
     fn vitals(&self) -> Vitals {

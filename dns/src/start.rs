@@ -5,13 +5,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
-use config::{DnsNode, Settings, Sockets};
+use config::{DnsNode, Settings};
 use follow::{Following, Lease, Origins, Way};
+use listen::Sockets;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,9 @@ use crate::{tcp, udp};
 
 /// How often a port of the system's choice is tried until it is free for UDP and TCP alike.
 const TRIES: usize = 20;
+
+/// How long a node that starts waits for its first live set before it answers all the same: no resolver gives up sooner.
+const FIRST_LIVE: Duration = Duration::from_millis(1500);
 
 /// A DNS node that is about to start.
 #[derive(Debug)]
@@ -85,9 +90,7 @@ impl Dns {
         let Self { settings, node, token, urls, mut sockets } = self;
         let mut doors = Vec::new();
         for address in &node.listen {
-            doors.push(
-                bind(*address, &mut sockets).await.with_context(|| format!("failed to listen on {address} (dns.{}.listen)", node.name))?,
-            );
+            doors.push(bind(*address, &mut sockets).with_context(|| format!("failed to listen on {address} (dns.{}.listen)", node.name))?);
         }
         let admin_listener =
             sockets.listen(node.admin).with_context(|| format!("failed to listen on {} (dns.{}.admin)", node.admin, node.name))?;
@@ -108,8 +111,18 @@ impl Dns {
         let (mut tasks, mut addresses) = (Vec::new(), Vec::new());
         for (udp_socket, tcp_listener) in doors {
             addresses.push(udp_socket.local_addr()?);
-            tasks.push(tokio::spawn(udp::serve(udp_socket, Arc::clone(&view), Arc::clone(&metrics), stop.clone())));
-            tasks.push(tokio::spawn(tcp::serve(tcp_listener, Arc::clone(&view), Arc::clone(&metrics), stop.clone())));
+            let (begun, stopped) = (Arc::clone(&steering), stop.clone());
+            let udp = udp::serve(udp_socket, Arc::clone(&view), Arc::clone(&metrics), stop.clone());
+            let tcp = tcp::serve(tcp_listener, Arc::clone(&view), Arc::clone(&metrics), stop.clone());
+            tasks.push(tokio::spawn(async move {
+                // Until it has heard who lives it could only say that nobody does; what comes meanwhile waits in the sockets.
+                tokio::select! {
+                    () = begun.has_heard_who_lives() => {}
+                    () = tokio::time::sleep(FIRST_LIVE) => {}
+                    () = stopped.cancelled() => {}
+                }
+                tokio::join!(udp, tcp);
+            }));
         }
         let draining = Arc::new(AtomicBool::new(false));
         let pages = Pages { view, metrics, steering: Arc::clone(&steering), lease, draining: Arc::clone(&draining) };
@@ -145,21 +158,17 @@ fn any_region(settings: &Settings) -> Result<RegionName> {
     settings.network.regions.keys().next().cloned().context("there is no region in the configuration, so there is nothing to steer to")
 }
 
-/// Binds UDP and TCP to one port.
-async fn bind(address: SocketAddr, sockets: &mut Sockets) -> io::Result<(UdpSocket, tokio::net::TcpListener)> {
-    let datagrams = sockets.datagrams(address);
-    if datagrams.is_some() || !sockets.lacks_listener(address) {
-        let datagrams = datagrams.map_or_else(|| std::net::UdpSocket::bind(address), Ok)?;
-        let listener = sockets.listen(address)?;
-        datagrams.set_nonblocking(true)?;
-        listener.set_nonblocking(true)?;
-        return Ok((UdpSocket::from_std(datagrams)?, tokio::net::TcpListener::from_std(listener)?));
-    }
+/// Takes UDP and TCP of one port.
+fn bind(address: SocketAddr, sockets: &mut Sockets) -> io::Result<(UdpSocket, tokio::net::TcpListener)> {
     let mut tries = if address.port() == 0 { TRIES } else { 1 };
     loop {
-        let udp = UdpSocket::bind(address).await?;
-        match tokio::net::TcpListener::bind(udp.local_addr()?).await {
-            Ok(tcp) => return Ok((udp, tcp)),
+        let udp = sockets.datagrams(address)?;
+        match sockets.listen(udp.local_addr()?) {
+            Ok(tcp) => {
+                udp.set_nonblocking(true)?;
+                tcp.set_nonblocking(true)?;
+                return Ok((UdpSocket::from_std(udp)?, tokio::net::TcpListener::from_std(tcp)?));
+            }
             Err(error) if tries == 1 => return Err(error),
             Err(_) => tries -= 1,
         }

@@ -9,6 +9,8 @@ use config::{EdgeNode, Route, Rule};
 use follow::{Lease, Origins, Standing, boottime};
 use http::header::{ALLOW, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use crate::applied::{Applied, View};
 use crate::assets::{self, Assets, Folder, Manifests};
@@ -63,11 +65,48 @@ pub(crate) async fn answer(edge: &Arc<Edge>, request: Request) -> Response {
         }
         Normalised::Ask(mut ask) => {
             let id = request_id(&mut ask.headers);
-            let answer = journey(edge, &ask, ground, body, Way { peer, exchange: &exchange }).await;
+            let span = span_of(&ask, peer);
+            let answer = journey(edge, &ask, ground, body, Way { peer, exchange: &exchange, span: &span }).instrument(span.clone()).await;
+            end_span(&span, &answer);
             Answered { method: ask.method, target: ask.target.to_string(), id, standing, answer }
         }
     };
     tell(edge, answer, peer, begun)
+}
+
+/// Begins the span of a request, in the trace that it came with.
+fn span_of(ask: &Ask, peer: SocketAddr) -> Span {
+    let span = trace::stage!(
+        "request",
+        otel.kind = "server",
+        otel.name = %ask.method,
+        http.request.method = %ask.method,
+        server.address = %ask.host,
+        url.path = ask.target.path(),
+        client.address = %peer.ip(),
+        http.route = Empty,
+        http.response.status_code = Empty,
+        atoll.result = Empty,
+        atoll.tier = Empty,
+        atoll.detail = Empty,
+        otel.status_code = Empty,
+    );
+    trace::adopt(&span, &ask.headers);
+    span
+}
+
+/// Says in the span how the answer came to be, in the words of the log and the metrics.
+fn end_span(span: &Span, Answer { response, outcome }: &Answer) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record("http.response.status_code", response.status.as_u16());
+    span.record("atoll.result", outcome.result);
+    span.record("atoll.tier", outcome.tier);
+    span.record("atoll.detail", outcome.detail);
+    if response.status.is_server_error() {
+        span.record("otel.status_code", "error");
+    }
 }
 
 /// Answers what is no request, or can't be served at all.
@@ -115,6 +154,7 @@ impl Ground {
 struct Way<'a> {
     peer: SocketAddr,
     exchange: &'a Arc<Exchange>,
+    span: &'a Span,
 }
 
 /// An answer, and what the log says that it is to.
@@ -183,8 +223,9 @@ async fn by_route(
     standing: Standing,
     footing: Option<Footing>,
     body: Option<Incoming>,
-    Way { peer, exchange }: Way<'_>,
+    Way { peer, exchange, span }: Way<'_>,
 ) -> Answer {
+    span.record("http.route", route.name.as_str());
     let moment = Moment { boot: boottime(), standing, generation: view.generation };
     let most = route.max_request_body.0;
     if announced_length(ask).is_some_and(|length| length > most) {

@@ -9,8 +9,9 @@ use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
-use config::{EdgeNode, Settings, Sockets};
+use config::{EdgeNode, Settings};
 use follow::{Following, Lease, Origins, Way};
+use listen::Sockets;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,9 @@ use crate::gateway::{
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::{admin, door};
+
+/// How long a connection may be on its way from where it is accepted to where it is served.
+const ACCEPTED: Duration = Duration::from_millis(50);
 
 /// How often the memory tier is tidied.
 const TIDY: Duration = Duration::from_millis(500);
@@ -284,6 +288,11 @@ impl Running {
     /// Leaves, finishes what is in hand, stops.
     pub async fn stop(self) {
         self.drain();
+        // Who was accepted already is on its way to a worker, and would be left standing there.
+        for server in &self.servers {
+            server.pause().await;
+        }
+        tokio::time::sleep(ACCEPTED).await;
         for server in &self.servers {
             if tokio::time::timeout(Duration::from_secs(GRACE_S + 1), server.stop(true)).await.is_err() {
                 tracing::warn!(node = %self.name, "requests in hand were cut off");

@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use reqwest::header::HeaderMap;
 use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
 use tokio::sync::watch;
+use tracing::Span;
 use wire::{Ack, AckAnswer, Position, Role, Secret, State};
 
 use crate::causes;
@@ -155,7 +157,7 @@ impl Origins {
     /// Where it can't be reached or says no.
     pub async fn send(&self, build: impl FnOnce(&Client, &str) -> RequestBuilder) -> Result<Response, OriginsError> {
         let (way, url) = (self.way(), self.current());
-        let request = build(&way.client, &url).bearer_auth(way.token.reveal());
+        let request = build(&way.client, &url).bearer_auth(way.token.reveal()).headers(carried());
         // The error names the URL by itself, and with all of its query.
         let unreachable = |error: reqwest::Error| OriginsError::Unreachable { url: url.clone(), error: error.without_url() };
         let response = request.send().await.map_err(unreachable)?;
@@ -180,7 +182,7 @@ impl Origins {
         let mut urls = way.in_turn(*self.choice.borrow());
         let mut url = urls.next().unwrap_or_default();
         loop {
-            let error = match build(&way.client, url).bearer_auth(token.reveal()).send().await {
+            let error = match build(&way.client, url).bearer_auth(token.reveal()).headers(carried()).send().await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -228,6 +230,13 @@ impl Origins {
         }
         serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))
     }
+}
+
+/// What a call carries on of the trace that it is part of.
+fn carried() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    trace::carry(&Span::current(), &mut headers);
+    headers
 }
 
 #[cfg(test)]

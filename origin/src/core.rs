@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, Guard};
 use config::{Network, OriginNode, SecretError, Settings};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use wire::{Ack, AckAnswer, Digest, Epoch, Fact, NodeName, Position, Receipt, ReceiptState, Refused, Secret, Timestamp};
 
 use crate::announce::announce;
@@ -197,7 +198,8 @@ impl Core {
     pub(crate) async fn append(&self, actor: &str, facts: Vec<Fact>, if_unchanged: Vec<(String, u64)>) -> Result<Position, Fault> {
         let begun = Instant::now();
         let said: Vec<_> = facts.iter().map(announce).collect();
-        let position = self.journal.append(Append { actor: actor.to_owned(), facts, if_unchanged }).await?;
+        let append = self.journal.append(Append { actor: actor.to_owned(), facts, if_unchanged });
+        let position = append.instrument(trace::stage!("append")).await?;
         self.metrics.append_seconds.observe(begun.elapsed().as_secs_f64());
         let first = (position.seq + 1).saturating_sub(said.len() as u64);
         for (seq, said) in (first..).zip(said) {

@@ -24,15 +24,30 @@ fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>> {
 
 #[test]
 fn rooms_know_only_whom_the_design_lets_them() -> Result<()> {
-    let arrows: [(&str, &[&str]); 8] = [
+    let arrows: [(&str, &[&str]); 10] = [
         ("atoll-wire", &[]),
+        ("atoll-trace", &[]),
+        ("atoll-listen", &[]),
         ("atoll-config", &["atoll-wire"]),
-        ("atoll-follow", &["atoll-wire"]),
+        ("atoll-follow", &["atoll-wire", "atoll-trace"]),
         ("atoll-engine", &["atoll-wire", "atoll-config"]),
-        ("atoll-origin", &["atoll-wire", "atoll-config", "atoll-engine"]),
-        ("atoll-edge", &["atoll-wire", "atoll-config", "atoll-follow", "atoll-engine"]),
-        ("atoll-dns", &["atoll-wire", "atoll-config", "atoll-follow"]),
-        ("atoll", &["atoll-wire", "atoll-config", "atoll-follow", "atoll-engine", "atoll-origin", "atoll-edge", "atoll-dns"]),
+        ("atoll-origin", &["atoll-wire", "atoll-listen", "atoll-trace", "atoll-config", "atoll-engine"]),
+        ("atoll-edge", &["atoll-wire", "atoll-listen", "atoll-trace", "atoll-config", "atoll-follow", "atoll-engine"]),
+        ("atoll-dns", &["atoll-wire", "atoll-listen", "atoll-config", "atoll-follow"]),
+        (
+            "atoll",
+            &[
+                "atoll-wire",
+                "atoll-trace",
+                "atoll-listen",
+                "atoll-config",
+                "atoll-follow",
+                "atoll-engine",
+                "atoll-origin",
+                "atoll-edge",
+                "atoll-dns",
+            ],
+        ),
     ];
 
     let packages = dependencies()?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{PATIENCE, Process, ask_over_udp, eventually, free_port, raw};
+use harness::{Collector, Control, ExportedSpan, PATIENCE, Process, Reply, Upstream, ask_over_udp, eventually, free_port, raw};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 const ATOLL: &str = env!("CARGO_BIN_EXE_atoll-node");
@@ -329,4 +329,66 @@ async fn health_tells_of_each_node_and_waits_where_it_is_asked_to() -> Result<()
     assert_eq!((code, &told[0]["ready"], &told[0]["said"]), (Some(0), &true.into(), &"ok".into()));
     assert_eq!(house.health(&["edge/fra-9"])?.0, Some(1), "there is no such edge");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_followed_through_an_edge_to_its_upstream_and_a_purge_through_the_origin() -> Result<()> {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let (house, collector) = (House::new("10ms")?, Collector::start().await?);
+    let upstream = Upstream::start(|_| Reply::fresh("42").with("surrogate-key", "answer")).await?;
+    let route = format!(
+        "[upstreams.api]\nservers = [\"http://{}\"]\n[routes.api]\nhosts = [\"api.test\"]\nupstream = \"api\"\n",
+        upstream.address()
+    );
+    house.write(&format!("{}{route}", house.text("10ms")))?;
+    let endpoint = format!("OTEL_EXPORTER_OTLP_ENDPOINT={}", collector.url());
+    let traced = |node: &[&str]| {
+        let arguments = [&[endpoint.as_str(), "OTEL_BSP_SCHEDULE_DELAY=50", ATOLL], node, &["-c", "atoll.toml"]].concat();
+        Process::spawn("env", &arguments, house.folder.path())
+    };
+    let origin = traced(&["origin"])?;
+    readiness(&origin, house.origin, 200).await?;
+    let edge = traced(&["edge", "fra-1"])?;
+    readiness(&edge, house.edges[0].1, 200).await?;
+    let carried = format!("00-{TRACE}-00f067aa0ba902b7-01");
+
+    let request = format!("GET /answer HTTP/1.1\r\nHost: api.test\r\ntraceparent: {carried}\r\n\r\n");
+    let answer = raw(here(house.edges[0].0), request.as_bytes()).await?;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let token = fs::read_to_string(house.folder.path().join("data/admin.token"))?;
+    let control = Control::new(format!("http://127.0.0.1:{}", house.origin), &token)?;
+    let headers = [("traceparent", carried.as_str()), ("content-type", "application/json")];
+    control.send("POST", "/v1/purges", &headers, r#"{"tags":["answer"]}"#).await?.with_status(200)?;
+
+    let wanted = ["look up l1", "look up l2", "fill", "fetch", "store l1", "store l2", "GET", "POST /v1/purges", "append"];
+    let spans = eventually("the spans", || async {
+        let spans = collector.spans(TRACE);
+        let missing: Vec<_> = wanted.iter().filter(|name| named(&spans, name).is_err()).collect();
+        ensure!(missing.is_empty(), "{missing:?} are missing of {spans:?}\n{}", edge.said());
+        Ok(spans)
+    })
+    .await?;
+    let (request, fill, fetch) = (named(&spans, "GET")?, named(&spans, "fill")?, named(&spans, "fetch")?);
+    assert_eq!((request.parent.as_str(), request.service.as_str()), ("00f067aa0ba902b7", "atoll-edge"));
+    assert_eq!(request.attribute("http.response.status_code"), Some("200"), "{request:?}");
+    assert_eq!((request.attribute("http.route"), request.attribute("atoll.result")), (Some("api"), Some("miss")));
+    assert_eq!((&fill.parent, &fetch.parent), (&request.id, &fill.id));
+    for (name, parent) in [("look up l1", request), ("look up l2", fill), ("store l1", fill), ("store l2", fill)] {
+        assert_eq!(named(&spans, name)?.parent, parent.id, "{name}");
+    }
+    let seen = upstream.seen("/answer").into_iter().next().context("the upstream was not asked")?;
+    assert_eq!(seen.header("traceparent"), Some(format!("00-{TRACE}-{}-01", fetch.id).as_str()));
+    let purge = named(&spans, "POST /v1/purges")?;
+    assert_eq!((purge.parent.as_str(), purge.service.as_str()), ("00f067aa0ba902b7", "atoll-origin"));
+    assert_eq!(named(&spans, "append")?.parent, purge.id);
+    Ok(())
+}
+
+/// Returns the span of a name, and of a tier where there are several.
+fn named<'a>(spans: &'a [ExportedSpan], name: &str) -> Result<&'a ExportedSpan> {
+    let is_named = |span: &&ExportedSpan| match span.attribute("atoll.tier") {
+        Some(tier) if span.name != "GET" => format!("{} {tier}", span.name) == name,
+        _ => span.name == name,
+    };
+    spans.iter().find(is_named).with_context(|| format!("no span is named {name}"))
 }

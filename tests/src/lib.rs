@@ -8,6 +8,7 @@ mod answer;
 mod cable;
 mod upstream;
 mod control;
+mod collector;
 mod draft;
 mod town;
 mod question;
@@ -19,6 +20,7 @@ mod faults;
 
 pub use answer::{Answer, Heard, Visitor, exchange, raw};
 pub use cable::Cable;
+pub use collector::{Collector, ExportedSpan};
 pub use control::{Control, Published};
 pub use draft::Draft;
 pub use faults::{Faults, HttpFault};

@@ -15,6 +15,7 @@ use follow::{OriginsError, Trouble, boottime, causes};
 use futures_util::stream;
 use reqwest::Response;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 use wire::{Digest, Hasher};
 
 use super::folder::{AssetFile, AssetKey, Folder};
@@ -192,14 +193,15 @@ impl Assets {
         let (sender, outcome) = watch::channel(None);
         running.insert(key, outcome.clone());
         let this = Arc::clone(self);
-        self.runtime.spawn(async move {
+        let fetching = async move {
             let fetched = this.fetch_from_origin(key, &sender).await;
             this.tell(&key.0, fetched.as_ref().err());
             if let Err(error) = fetched {
                 sender.send_replace(Some(Err(error)));
             }
             this.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        });
+        };
+        self.runtime.spawn(fetching.instrument(trace::stage!("fetch", otel.kind = "client", peer.service = "origin")));
         outcome
     }
 

@@ -8,6 +8,7 @@ use futures_util::StreamExt as _;
 use http::header::{CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 use wire::Tag;
 
 use super::compress::{self, may_compress};
@@ -63,13 +64,14 @@ impl Drop for Ending {
 pub(crate) fn start(edge: &Arc<Edge>, job: Job, fill: Arc<Fill>, before: Option<Arc<Fill>>) -> oneshot::Receiver<Led> {
     let (lead, led) = oneshot::channel();
     let ending = Ending { edge: Arc::clone(edge), key: job.key.clone(), fill: Arc::clone(&fill) };
-    let edge = Arc::clone(edge);
-    edge.runtime.clone().spawn(async move {
+    let (edge, runtime) = (Arc::clone(edge), edge.runtime.clone());
+    let run = async move {
         let ending = ending;
         edge.responses.fills.wait_for_turn(before).await;
         Run { edge: &edge, job, fill: &fill }.run(lead).await;
         drop(ending);
-    });
+    };
+    runtime.spawn(run.instrument(trace::stage!("fill")));
     led
 }
 

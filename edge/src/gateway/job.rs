@@ -6,6 +6,7 @@ use std::time::Duration;
 use config::{Route, Upstream};
 use http::header::{AUTHORIZATION, COOKIE, DATE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
 use http::{HeaderMap, Method, StatusCode};
+use tracing::Span;
 use wire::{PurgeTable, Subject, Tag, Target, Timestamp};
 
 use super::claim::Claimed;
@@ -159,6 +160,7 @@ impl Job {
     /// was made of.
     pub(crate) fn store(&self, edge: &Edge, start: &Start, entry: &Arc<Entry>, of: Option<&Entry>) {
         let responses = &edge.responses;
+        let stage = trace::stage!("store", atoll.tier = "l1").entered();
         let is_purgeable = self.is_purgeable(&start.view.purges, &entry.head);
         let is_stored = responses.store(&self.key, entry, of, || {
             let Some(view) = edge.applied.view() else { return false };
@@ -169,6 +171,7 @@ impl Job {
             }
             may_store
         });
+        drop(stage);
         if is_stored && matches!(entry.content, Content::Whole(_)) {
             responses.second.deposit(Deposit {
                 key: self.key.clone(),
@@ -178,6 +181,7 @@ impl Job {
                 entry: Arc::clone(entry),
                 tombstone: start.tombstone,
                 claim: self.claim.clone(),
+                span: Span::current(),
             });
         }
     }

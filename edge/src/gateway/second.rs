@@ -12,6 +12,8 @@ use config::{Network, RegionRedis};
 use follow::boottime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 use wire::{Epoch, Owner, RegionName, Subject, Target};
 
 use super::burials::Burials;
@@ -141,6 +143,8 @@ pub(crate) struct Deposit {
     pub(crate) tombstone: u64,
     /// What was claimed for it.
     pub(crate) claim: Option<Arc<Claimed>>,
+    /// The fill that it is of.
+    pub(crate) span: Span,
 }
 
 pub(super) fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -272,7 +276,9 @@ pub(crate) async fn bring(edge: &Arc<Edge>, job: &mut Job) -> Brought {
     let second = &edge.responses.second;
     let Some(tier) = second.tier().filter(|_| job.asking != Asking::No) else { return Brought::Nothing };
     let begun = Instant::now();
-    let (brought, read) = Looking { edge, tier, job }.look().await;
+    let stage = trace::stage!("look up", atoll.tier = "l2", atoll.result = Empty);
+    let (brought, read) = Looking { edge, tier, job }.look().instrument(stage.clone()).await;
+    stage.record("atoll.result", read);
     second.metrics.second_read(read, begun.elapsed());
     brought
 }
@@ -434,7 +440,10 @@ pub(crate) async fn write_behind(edge: Arc<Edge>, mut waiting: mpsc::Receiver<De
         let Some(deposit) = deposit else { return };
         let (second, bytes) = (&edge.responses.second, size(&deposit.entry));
         if let Some(tier) = second.tier() {
-            second.metrics.second_wrote(write(&edge, &tier, deposit).await);
+            let stage = deposit.span.in_scope(|| trace::stage!("store", atoll.tier = "l2", atoll.result = Empty));
+            let wrote = write(&edge, &tier, deposit).instrument(stage.clone()).await;
+            stage.record("atoll.result", wrote);
+            second.metrics.second_wrote(wrote);
         }
         second.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
@@ -459,7 +468,7 @@ async fn write(edge: &Edge, tier: &Tier, deposit: Deposit) -> &'static str {
 
 /// Decides at the moment of writing whether an entry may still be shared (P5), and puts it into one value.
 async fn prepare(edge: &Edge, deposit: Deposit) -> Result<Write, &'static str> {
-    let Deposit { key, sent, owner, epoch, entry, tombstone, claim } = deposit;
+    let Deposit { key, sent, owner, epoch, entry, tombstone, claim, span: _ } = deposit;
     let shared = Shared { epoch, filled_at: entry.head.provenance.filled_at };
     if !may_share(&edge.lease.standing(), None, &shared) {
         return Err("fenced");

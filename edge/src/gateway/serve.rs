@@ -6,6 +6,7 @@ use config::{Route, Upstream};
 use follow::boottime;
 use http::header::{AUTHORIZATION, DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, Method, StatusCode};
+use tracing::Instrument as _;
 use wire::Timestamp;
 
 use super::answers::{collapsed, completed_outcome, forward};
@@ -220,6 +221,7 @@ impl Visit<'_> {
         if refuses(self.route, &moment.standing) {
             return Found::Refuse;
         }
+        let _stage = trace::stage!("look up", atoll.tier = "l1").entered();
         let view = self.current_view();
         // Who came under settings that no longer hold must not rely on what they brought.
         if view.network.routes.get(&self.route.name).map(|route| route.settings) != Some(self.route.settings) {
@@ -312,7 +314,7 @@ impl Visit<'_> {
     /// Takes what another request's fetch brings, where it is for this request too.
     async fn follow(&self, fill: &Fill, had_started: bool, entry: Option<Arc<Entry>>, why: Why, arrival: &Arrival) -> Followed {
         fill.informs(self.exchange);
-        match fill.outcome().await {
+        match fill.outcome().instrument(trace::stage!("join")).await {
             Progress::Shared(head, flow) if self.may_take(&head, Proof::Strong, had_started, arrival) => {
                 let Some(body) = flow.read() else { return Followed::NotForUs };
                 let mut headers = head.headers.clone();
@@ -451,7 +453,7 @@ impl Visit<'_> {
         }
         let passing = Passing { ask: self.ask.clone(), job, body, inform: self.inform() };
         // A client that leaves must not keep what its request changed from being invalidated.
-        let sending = pass::send_and_invalidate(Arc::clone(self.edge), passing);
+        let sending = pass::send_and_invalidate(Arc::clone(self.edge), passing).in_current_span();
         let answer = self.edge.runtime.spawn(sending).await.unwrap_or(Err(Refusal::UpstreamFailed))?;
         let outcome = Outcome::forwarded("pass", Forward::Method, answer.status, false, Some("method"));
         Ok(Answer { response: self.passed_on(answer), outcome })

@@ -20,6 +20,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
+use tracing::{Instrument as _, field};
 use wire::{Target, UpstreamName};
 
 use super::health::Health;
@@ -131,7 +132,26 @@ impl Upstreams {
     }
 
     /// Sends a request and returns the answer's head, with its body to come.
-    pub(crate) async fn send(&self, upstream: &Upstream, call: Call<'_>) -> Result<Answer, Refusal> {
+    pub(crate) async fn send(&self, upstream: &Upstream, mut call: Call<'_>) -> Result<Answer, Refusal> {
+        let span = trace::stage!(
+            "fetch",
+            otel.kind = "client",
+            peer.service = upstream.name.as_str(),
+            http.request.method = %call.method,
+            url.path = call.target.path(),
+            http.response.status_code = field::Empty,
+            otel.status_code = field::Empty,
+        );
+        trace::carry(&span, &mut call.headers);
+        let answer = self.ask(upstream, call).instrument(span.clone()).await;
+        match &answer {
+            Ok(answer) => span.record("http.response.status_code", answer.status.as_u16()),
+            Err(_) => span.record("otel.status_code", "error"),
+        };
+        answer
+    }
+
+    async fn ask(&self, upstream: &Upstream, call: Call<'_>) -> Result<Answer, Refusal> {
         let Call { method, target, headers, mut body, inform, may_switch, retries } = call;
         let has_body = body.is_some();
         let inform: Arc<Inform> = Arc::new(inform);

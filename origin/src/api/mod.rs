@@ -14,6 +14,7 @@ mod fastly;
 mod cloudflare;
 mod status;
 mod tokens;
+mod traced;
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -43,6 +44,8 @@ const LARGE: usize = 1 << 20;
 
 /// How long a large body may take from its first bytes to its last.
 const LARGE_WITHIN: Duration = Duration::from_secs(120);
+
+pub(crate) use traced::traced;
 
 type Shared = web::Data<Core>;
 

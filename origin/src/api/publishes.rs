@@ -154,7 +154,13 @@ async fn recent_manifests(core: &Core, site: &SiteName) -> Result<Vec<Manifest>,
     };
     let mut manifests = Vec::new();
     for version in versions.into_iter().collect::<HashSet<_>>() {
-        manifests.push(read_manifest(core, version).await?);
+        // What was lost, or is in a store that was left, is no reason not to publish anew.
+        match core.blobs.find(version).await? {
+            Some(_) => manifests.push(read_manifest(core, version).await?),
+            None => {
+                tracing::warn!(%site, %version, "the manifest of a version is gone: files with a hash in their name are not compared with its");
+            }
+        }
     }
     Ok(manifests)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
+use tracing::Instrument as _;
 use wire::{
     Fact, Grant, IdempotencyKey, Once, Owner, PendingRepeats, Position, PurgePlan, PurgeRequest, Receipt, ReceiptState, Role, Room,
     SiteName, Timestamp, Wait,
@@ -126,11 +127,12 @@ const TRIES: usize = 16;
 /// Appends apart from the call: the room for a repeat is kept until it is known what came of it, also where the caller leaves.
 async fn append_apart(core: &Arc<Core>, caller: &Caller, fact: Fact, key: Option<Once>, room: Option<Kept>) -> Result<Appended, Fault> {
     let (core, actor) = (Arc::clone(core), caller.name.clone());
-    let appending = tokio::spawn(async move {
+    let appending = async move {
         let appended = append(&core, &actor, fact, key).await;
         drop(room);
         appended
-    });
+    };
+    let appending = tokio::spawn(appending.in_current_span());
     appending.await.map_err(|_| Fault::Stopping)?
 }
 

@@ -91,7 +91,9 @@ impl Writer {
 
     /// Another process answers: what it knows may be less than what was acknowledged, leases among it.
     async fn meet(&mut self, said: &Said) -> Result<(), Trouble> {
-        tracing::warn!(run = said.actual, "the journal's Redis is another process: what it knows is compared");
+        if self.run != said.actual {
+            tracing::warn!(run = said.actual, "the journal's Redis is another process: what it knows is compared");
+        }
         said.actual.clone_into(&mut self.run);
         self.is_unproven = true;
         self.healing_until = Instant::now() + HEALING;

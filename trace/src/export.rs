@@ -1,0 +1,129 @@
+//! Sends spans to a collector by OTLP over HTTP, in batches and behind the requests.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithHttpConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tokio::runtime::Handle;
+use tracing::Subscriber;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::TARGET;
+
+/// How long a collector may take for a batch.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the last batch may hold up the end of a process.
+const LAST: Duration = Duration::from_secs(2);
+
+/// What its answer may have: it has nothing to say.
+const ANSWER_MOST: usize = 64 << 10;
+
+/// The variables by which a collector is named.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+
+/// Why nothing can be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The environment does not name a collector that can be asked.
+    #[error("the environment's OTEL_EXPORTER_OTLP_* name no collector: {0}")]
+    Settings(#[from] ExporterBuildError),
+    /// There is no client to ask it with.
+    #[error("failed to set up the client for the collector of traces: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// What exports spans until it is shut down.
+#[derive(Debug)]
+pub struct Exporter(SdkTracerProvider);
+
+impl Exporter {
+    /// Begins to export what `service` does as `instance`, where the environment names a collector. Called within the
+    /// runtime that sends it.
+    ///
+    /// # Errors
+    /// Where what the environment names can't be asked.
+    pub fn from_environment(service: &'static str, instance: String) -> Result<Option<Self>, ExportError> {
+        let is_named = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_off = std::env::var_os("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+            || std::env::var_os("OTEL_TRACES_EXPORTER").is_some_and(|value| value.eq_ignore_ascii_case("none"));
+        if is_off || !ENDPOINTS.iter().any(is_named) {
+            return Ok(None);
+        }
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        let exporter = SpanExporter::builder().with_http().with_http_client(Collector { client, runtime: Handle::current() }).build()?;
+        // What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say wins.
+        let own = [
+            KeyValue::new("service.name", service),
+            KeyValue::new("service.instance.id", instance),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        ];
+        let own = Resource::builder_empty().with_attributes(own).build();
+        let told = Resource::builder_empty().with_detectors(&[Box::new(opentelemetry_sdk::resource::EnvResourceDetector::new())]).build();
+        let name = std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty()).map(|name| KeyValue::new("service.name", name));
+        let all = own.iter().chain(told.iter()).map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        let resource = Resource::builder_empty().with_attributes(all.chain(name).collect::<Vec<_>>()).build();
+        Ok(Some(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())))
+    }
+
+    /// Returns what takes spans of traces out of all that is logged and traced.
+    pub fn layer<S>(&self) -> impl Layer<S> + use<S>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let tracer = self.0.tracer("atoll");
+        tracing_opentelemetry::layer()
+            .with_tracer(tracer)
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_level(false)
+            .with_tracked_inactivity(false)
+            .with_filter(Targets::new().with_target(TARGET, tracing::Level::TRACE))
+    }
+
+    /// Sends what is left.
+    pub fn shut_down(self) {
+        if let Err(error) = self.0.shutdown_with_timeout(LAST) {
+            tracing::warn!(%error, "failed to export the last spans");
+        }
+    }
+}
+
+/// The collector. Batches come from a thread of their own, which has no runtime.
+#[derive(Debug)]
+struct Collector {
+    client: reqwest::Client,
+    runtime: Handle,
+}
+
+#[async_trait]
+impl HttpClient for Collector {
+    async fn send_bytes(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
+        let (client, request) = (self.client.clone(), request.map(reqwest::Body::from).try_into()?);
+        self.runtime.spawn(async move { send(&client, request).await }).await?
+    }
+}
+
+async fn send(client: &reqwest::Client, request: reqwest::Request) -> Result<http::Response<Bytes>, HttpError> {
+    let mut answer = client.execute(request).await?;
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > ANSWER_MOST {
+            return Err("the collector's answer is too long".into());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let mut response = http::Response::new(Bytes::from(body));
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = answer.headers().clone();
+    Ok(response)
+}
