@@ -3,9 +3,11 @@
 use std::io::IsTerminal as _;
 
 use trace::Exporter;
+use tracing::Subscriber;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::args::{Arguments, Command, LogFormat};
 use crate::exit::Failure;
@@ -26,15 +28,24 @@ pub(crate) fn init(arguments: &Arguments) -> Result<Option<Exporter>, Failure> {
         ))
     })?;
     let exporter = exporter(&arguments.command)?;
+    // A second subscriber, as in tests, is no reason to fail.
+    let _ = match &exporter {
+        // One filter for all: what it leaves out is decided once for each line of the program, not each time it is reached.
+        None => tracing_subscriber::registry().with(filter).with(lines(arguments.log_format)).try_init(),
+        Some(exporter) => {
+            let lines = lines(arguments.log_format).with_filter(filter);
+            tracing_subscriber::registry().with(lines).with(exporter.layer()).try_init()
+        }
+    };
+    Ok(exporter)
+}
+
+fn lines<S: Subscriber + for<'span> LookupSpan<'span>>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync> {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    let lines = match arguments.log_format {
+    match format {
         LogFormat::Pretty => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
-    let spans = exporter.as_ref().map(Exporter::layer);
-    // A second subscriber, as in tests, is no reason to fail.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init();
-    Ok(exporter)
+    }
 }
 
 /// What is exported is what nodes do.
