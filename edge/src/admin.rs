@@ -25,13 +25,16 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Ready is who has a fold to answer from and is not leaving.
+/// Ready is who has a fold to answer from, is not leaving, and was not taken out of service.
 async fn readyz(edge: Shared) -> HttpResponse {
-    let (mut response, said) = match (edge.applied.view().is_some(), edge.applied.is_draining()) {
-        (_, true) => (HttpResponse::ServiceUnavailable(), "draining\n"),
-        (false, false) => (HttpResponse::ServiceUnavailable(), "starting: no snapshot yet\n"),
-        (true, false) => (HttpResponse::Ok(), "ready\n"),
+    let why_not = match edge.applied.view() {
+        _ if edge.applied.is_draining() => Some("draining\n"),
+        _ if edge.lease.is_retired() => Some("drained: it was taken out of service, until it is started anew\n"),
+        None => Some("starting: no snapshot yet\n"),
+        Some(_) => None,
     };
+    let (mut response, said) =
+        why_not.map_or_else(|| (HttpResponse::Ok(), "ready\n"), |why_not| (HttpResponse::ServiceUnavailable(), why_not));
     response.content_type(PLAIN).body(said)
 }
 

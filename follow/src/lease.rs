@@ -1,6 +1,6 @@
 //! The lease as the hit path asks for it: two atomic loads and two clock reads, never a cached time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct Lease {
     /// What `applied` is the seq of, for readers who are told of it or wait for it.
     in_force: watch::Sender<Option<Position>>,
     told: Mutex<Option<Told>>,
+    /// Whether this life of the node was taken out of service: it gets no lease any more.
+    retired: AtomicBool,
     /// The only history that leases are granted for, once another one was left. Held while one is granted or given up,
     /// so that neither comes in the midst of the other; who asks how the node stands does not take it.
     history: Mutex<Option<Epoch>>,
@@ -221,6 +223,17 @@ impl Lease {
         // The other half of the margin is for clocks that run at another rate.
         self.tolerance_ns.store(nanos(lease_margin(lease) / 2), Ordering::Release);
         self.until_ns.store(until, Ordering::Release);
+    }
+
+    /// This life of the node was taken out of service.
+    pub(crate) fn set_retired(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// Tells whether this life of the node was taken out of service: it gets no lease until it is started anew.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// Gives the lease up: this life of the node was replaced. For the next one it never had a lease, and the origin does

@@ -572,6 +572,7 @@ impl<A: Apply> Acker<A> {
             }
             // It lasts until the process is started anew.
             Some(Refused::Retired) => {
+                self.lease.set_retired();
                 if self.retired.failed(boottime()) {
                     tracing::error!(
                         %node,

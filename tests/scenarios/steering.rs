@@ -103,6 +103,12 @@ async fn an_edge_that_is_drained_is_out_until_it_is_started_anew() -> Result<()>
         Ok(())
     })
     .await?;
+    eventually("the drained edge to say so", || async {
+        let readiness = town.admin("iad-1", "/readyz").await?.with_status(503)?;
+        ensure!(readiness.text().starts_with("drained"), "{readiness:?}");
+        Ok(())
+    })
+    .await?;
     // It goes on saying how far it is, and gets no lease for it, also from an origin that was restarted.
     town.stop_origin().await?;
     town.start_origin().await?;
