@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use harness::{Collector, Control, ExportedSpan, PATIENCE, Process, Reply, Upstream, ask_over_udp, eventually, free_port, raw};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use wire::PurgeRequest;
 
 const ATOLL: &str = env!("CARGO_BIN_EXE_atoll-node");
 
@@ -50,6 +51,18 @@ impl House {
              [zones.\"example.test\"]\nnameservers = {{ \"ns1.example.test\" = [\"127.0.0.1\"] }}\nsteered = [\"www\"]\n\
              [sites.www]\nhosts = [\"*\"]\n"
         )
+    }
+
+    fn route_to(upstream: &Upstream) -> String {
+        format!(
+            "[upstreams.api]\nservers = [\"http://{}\"]\n[routes.api]\nhosts = [\"api.test\"]\nupstream = \"api\"\n",
+            upstream.address()
+        )
+    }
+
+    fn control(&self) -> Result<Control> {
+        let token = fs::read_to_string(self.folder.path().join("data/admin.token"))?;
+        Control::new(format!("http://127.0.0.1:{}", self.origin), &token)
     }
 
     fn write(&self, text: &str) -> Result<()> {
@@ -336,11 +349,7 @@ async fn a_request_is_followed_through_an_edge_to_its_upstream_and_a_purge_throu
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     let (house, collector) = (House::new("10ms")?, Collector::start().await?);
     let upstream = Upstream::start(|_| Reply::fresh("42").with("surrogate-key", "answer")).await?;
-    let route = format!(
-        "[upstreams.api]\nservers = [\"http://{}\"]\n[routes.api]\nhosts = [\"api.test\"]\nupstream = \"api\"\n",
-        upstream.address()
-    );
-    house.write(&format!("{}{route}", house.text("10ms")))?;
+    house.write(&format!("{}{}", house.text("10ms"), House::route_to(&upstream)))?;
     let endpoint = format!("OTEL_EXPORTER_OTLP_ENDPOINT={}", collector.url());
     let traced = |node: &[&str]| {
         let arguments = [&[endpoint.as_str(), "OTEL_BSP_SCHEDULE_DELAY=50", ATOLL], node, &["-c", "atoll.toml"]].concat();
@@ -355,8 +364,7 @@ async fn a_request_is_followed_through_an_edge_to_its_upstream_and_a_purge_throu
     let request = format!("GET /answer HTTP/1.1\r\nHost: api.test\r\ntraceparent: {carried}\r\n\r\n");
     let answer = raw(here(house.edges[0].0), request.as_bytes()).await?;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    let token = fs::read_to_string(house.folder.path().join("data/admin.token"))?;
-    let control = Control::new(format!("http://127.0.0.1:{}", house.origin), &token)?;
+    let control = house.control()?;
     let headers = [("traceparent", carried.as_str()), ("content-type", "application/json")];
     control.send("POST", "/v1/purges", &headers, r#"{"tags":["answer"]}"#).await?.with_status(200)?;
 
@@ -381,6 +389,34 @@ async fn a_request_is_followed_through_an_edge_to_its_upstream_and_a_purge_throu
     let purge = named(&spans, "POST /v1/purges")?;
     assert_eq!((purge.parent.as_str(), purge.service.as_str()), ("00f067aa0ba902b7", "atoll-origin"));
     assert_eq!(named(&spans, "append")?.parent, purge.id);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alerts_and_the_dashboard_name_what_nodes_count() -> Result<()> {
+    let house = House::new("10ms")?;
+    let upstream = Upstream::start(|_| Reply::fresh("42").with("surrogate-key", "answer")).await?;
+    house.write(&format!("{}{}", house.text("10ms"), House::route_to(&upstream)))?;
+    let nodes = house.all().await?;
+    let edge = house.edges[0];
+    // Some families show only once they counted something.
+    for _ in 0..2 {
+        raw(here(edge.0), b"GET /answer HTTP/1.1\r\nHost: api.test\r\n\r\n").await?;
+    }
+    let purge = PurgeRequest { tags: vec!["answer".to_owned()], ..PurgeRequest::default() };
+    house.control()?.purge(&purge).await.with_context(|| nodes[0].said())?;
+    raw(here(edge.0), b"GET /answer HTTP/1.1\r\nHost: api.test\r\n\r\n").await?;
+
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let mut check = Command::new("python3");
+    check.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/monitoring/check.py"));
+    for (name, port) in [("origin", house.origin), ("edge", edge.1), ("dns", house.dns.1)] {
+        let page = house.folder.path().join(format!("{name}.metrics"));
+        fs::write(&page, client.get(format!("http://127.0.0.1:{port}/metrics")).send().await?.error_for_status()?.bytes().await?)?;
+        check.arg(page);
+    }
+    let checked = check.output()?;
+    ensure!(checked.status.success(), "{}{}", String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
     Ok(())
 }
 
