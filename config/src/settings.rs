@@ -98,8 +98,10 @@ impl Settings {
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         let tls = self.origin.tls.iter().flat_map(|tls| [&tls.certificate, &tls.key]);
-        let secrets = tls.chain(&self.origin.ca).chain(&self.origin.follow_token);
-        let secrets = secrets.filter_map(|secret| if let SecretRef::File(path) = secret { Some(path.clone()) } else { None });
+        let tiers = self.network.regions.values().filter_map(|region| region.redis.as_ref());
+        let tiers = tiers.flat_map(|redis| redis.address.password.iter().chain(&redis.address.ca));
+        let secrets = tls.chain(&self.origin.ca).chain(&self.origin.follow_token).chain(tiers);
+        let secrets = secrets.filter_map(|secret| if let SecretRef::File(path) = secret { Some(self.folder.join(path)) } else { None });
         secrets.chain(self.dns.values().filter_map(|node| node.places.clone())).collect()
     }
 

@@ -275,6 +275,7 @@ impl Running {
         self.edge.origins.renew(way(settings, urls, token)?);
         self.following.set_answers(node.answers.clone());
         self.edge.node.store(Arc::new(node));
+        self.edge.responses.second.renew();
         Ok(())
     }
 

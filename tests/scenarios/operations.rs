@@ -6,9 +6,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Collector, Control, ExportedSpan, PATIENCE, Process, Reply, Upstream, ask_over_udp, eventually, free_port, raw};
+use harness::{
+    Collector, Control, ExportedSpan, PATIENCE, Process, RedisOptions, RedisServer, Reply, Upstream, ask_over_udp, eventually, free_port,
+    raw,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use wire::PurgeRequest;
 
@@ -200,6 +204,36 @@ async fn an_edge_reads_its_file_again_and_takes_in_all_of_it_or_nothing() -> Res
     house.resolves_to(&[2, 7]).await?;
     house.write(&text.replace("192.0.2.1\"", "192.0.2.8\""))?;
     house.resolves_to(&[2, 8]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_goes_on_with_its_region_s_redis_when_that_has_another_password() -> Result<()> {
+    let (house, mut server) = (House::new("10ms")?, RedisServer::start(RedisOptions::default().password("one")).await?);
+    let upstream = Upstream::start(|_| Reply::fresh("42")).await?;
+    let secret = house.folder.path().join("redis");
+    fs::write(&secret, "one")?;
+    let redis = format!("longitude = 8.68\nredis = {{ url = \"{}\", password = \"file:redis\" }}\n", server.url());
+    house.write(&format!("{}{}", house.text("10ms").replace("longitude = 8.68\n", &redis), House::route_to(&upstream)))?;
+    let _nodes = house.all().await?;
+    let (edge, admin) = house.edges[0];
+    // Whether the tier answers shows when it is asked.
+    let is = |up: u8, of: &'static str| async move {
+        let number = AtomicUsize::new(0);
+        eventually(&format!("the second tier to be {up}"), || async {
+            let n = number.fetch_add(1, Ordering::Relaxed);
+            raw(here(edge), format!("GET /{of}/{n} HTTP/1.1\r\nHost: api.test\r\n\r\n").as_bytes()).await?;
+            let metrics = get(admin, "/metrics").await?;
+            ensure!(metrics.contains(&format!("\natoll_edge_second_tier_up {up}\n")), "{metrics}");
+            Ok(())
+        })
+        .await
+    };
+    is(1, "before").await?;
+
+    server.restart_with(RedisOptions::default().password("two")).await?;
+    is(0, "meanwhile").await?;
+    fs::write(&secret, "two")?;
+    is(1, "behind").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

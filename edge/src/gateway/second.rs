@@ -175,6 +175,29 @@ impl Second {
         tokio::spawn(Arc::clone(self).open(wanted));
     }
 
+    /// Secrets may be others than before: a Redis is opened once more, and takes the place of the one that is in use.
+    pub(crate) fn renew(self: &Arc<Self>) {
+        let Some(wanted) = lock(&self.current).wanted.clone().filter(|wanted| wanted.redis.is_some()) else { return };
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let place = this.place.clone();
+            let of = wanted.clone();
+            match tokio::task::spawn_blocking(move || open(&place, &of)).await {
+                Ok(Ok(tier)) => {
+                    {
+                        let mut current = lock(&this.current);
+                        if current.wanted.as_ref() == Some(&wanted) {
+                            current.tier = Some(Arc::clone(&tier));
+                        }
+                    }
+                    tier.greet().await;
+                }
+                Ok(Err(error)) => tracing::error!(region = %this.place.region, "going on with the second tier as it was: {error}"),
+                Err(_) => {}
+            }
+        });
+    }
+
     /// Opens what is wanted, as long as nothing else is.
     async fn open(self: Arc<Self>, wanted: Wanted) {
         loop {
