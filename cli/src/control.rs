@@ -12,6 +12,9 @@ use crate::exit::Failure;
 /// How long a call may take beyond what it was asked to wait for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The same where another origin can be asked.
+const IMPATIENCE: Duration = Duration::from_secs(5);
+
 /// A token, and where it was found.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
@@ -44,14 +47,18 @@ impl Control {
         Ok(Self { client, urls, token })
     }
 
-    /// Sends a request to the first origin that can be reached.
+    /// Sends a request to the first origin that can be reached. What only asks is asked of the next one also where an origin
+    /// does not answer, or can't at the moment.
     async fn send(&self, method: Method, path: &str, build: impl Fn(RequestBuilder) -> RequestBuilder) -> Result<Response, Failure> {
         let mut said = Vec::new();
-        for url in &self.urls {
-            let request = self.client.request(method.clone(), format!("{url}{path}")).timeout(PATIENCE);
+        for (at, url) in self.urls.iter().enumerate() {
+            let may_ask_next = method == Method::GET && at + 1 < self.urls.len();
+            let patience = if may_ask_next { IMPATIENCE } else { PATIENCE };
+            let request = self.client.request(method.clone(), format!("{url}{path}")).timeout(patience);
             match build(request.bearer_auth(self.token.secret.reveal())).send().await {
+                Ok(response) if may_ask_next && response.status() == StatusCode::SERVICE_UNAVAILABLE => {}
                 Ok(response) => return self.accepted(response, url).await,
-                Err(error) if error.is_connect() => said.push(unreached(url, &error)),
+                Err(error) if error.is_connect() || may_ask_next => said.push(unreached(url, &error)),
                 Err(error) => return Err(Failure::failed(format!("failed to ask the origin at {url}: {}", causes(&error)))),
             }
         }
@@ -181,4 +188,38 @@ pub(crate) fn causes(error: &reqwest::Error) -> String {
         cause = error.source();
     }
     if said.is_empty() { error.to_string() } else { said.join(": ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    /// An origin that gives each connection the same answer.
+    fn origin(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let length = answer.len();
+                let status = if answer.starts_with('{') { "503 Service Unavailable" } else { "200 OK" };
+                let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{answer}");
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn what_only_asks_is_asked_of_the_next_origin_where_one_can_not_answer_and_what_does_something_is_not() {
+        let problem = r#"{"type":"about:blank","title":"away","status":503,"detail":"ask another origin"}"#;
+        let token = Token { secret: Secret::from_text("t"), found_in: "a test".to_owned() };
+        let control = Control::new(vec![origin(problem), origin("[7]")], token, None).unwrap();
+
+        assert_eq!(control.get::<Vec<u8>>("/v1/status").await.unwrap(), [7]);
+        let Failure::Failed(said) = control.post::<Vec<u8>>("/v1/purges", &0).await.unwrap_err() else { panic!() };
+        assert!(said.to_string().contains("ask another origin"), "{said}");
+    }
 }

@@ -40,11 +40,15 @@ async fn livez() -> &'static str {
 }
 
 async fn readyz(pages: Shared) -> HttpResponse {
-    let (mut response, said) = match (pages.steering.config(), pages.draining.load(Ordering::Acquire)) {
-        (_, true) => (HttpResponse::ServiceUnavailable(), "draining\n"),
-        (0, false) => (HttpResponse::ServiceUnavailable(), "starting: no snapshot yet\n"),
-        (_, false) => (HttpResponse::Ok(), "ready\n"),
+    let why_not = match pages.steering.config() {
+        _ if pages.draining.load(Ordering::Acquire) => Some("draining\n"),
+        0 => Some("starting: no snapshot yet\n"),
+        // It would answer that nobody lives.
+        _ if !pages.steering.has_heard() => Some("starting: no origin has told yet which edges live\n"),
+        _ => None,
     };
+    let (mut response, said) =
+        why_not.map_or_else(|| (HttpResponse::Ok(), "ready\n"), |why_not| (HttpResponse::ServiceUnavailable(), why_not));
     response.content_type("text/plain; charset=utf-8").body(said)
 }
 
@@ -72,6 +76,8 @@ async fn metrics(pages: Shared) -> HttpResponse {
         "TCP connections closed to make room",
         &alone(pages.metrics.connections_closed_for_room()),
     );
+    let build = [(format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1)];
+    family("build_info", "gauge", "Which version runs: always 1", &build);
     family("live_edges", "gauge", "Edges that may be answered", &alone(pages.view.load().live.len() as u64));
     family("head_seq", "gauge", "The journal's last seq, as far as the origin has told", &alone(pages.lease.head()));
     family("applied_seq", "gauge", "The last seq in force here", &alone(standing.applied));

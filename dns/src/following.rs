@@ -44,6 +44,11 @@ impl Steering {
         self.config.load(Ordering::Acquire)
     }
 
+    /// Tells whether an origin has told which edges live.
+    pub(crate) fn has_heard(&self) -> bool {
+        *self.heard.borrow()
+    }
+
     /// Waits until an origin has told which edges live.
     pub(crate) async fn has_heard_who_lives(&self) {
         // It does not end before this.

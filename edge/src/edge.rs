@@ -180,7 +180,7 @@ fn tell(edge: &Edge, answered: Answered, peer: SocketAddr, begun: Instant) -> Re
         response.headers.append(CACHE_STATUS, value);
     }
     let took = begun.elapsed();
-    edge.metrics.answered(&outcome.labels(), took);
+    edge.metrics.answered(&outcome.labels(), response.status, took);
     tracing::debug!(
         target: "access", id, %method, target, client = %peer.ip(), status = response.status.as_u16(), kind = outcome.kind, result = outcome.result,
         tier = outcome.tier, detail = outcome.detail, fenced, duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), bytes = response.body.len(),

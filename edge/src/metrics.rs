@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http::StatusCode;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -45,6 +46,7 @@ pub(crate) struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<Answered, Counter>,
     seconds: Family<Answered, Histogram, fn() -> Histogram>,
+    responses: [Counter; 5],
     hits: Counter,
     misses: Counter,
     pub(crate) upstream_requests: Counter,
@@ -60,6 +62,21 @@ pub(crate) struct Metrics {
     second_writes: Family<Result, Counter>,
     second_unusable: Family<Reason, Counter>,
     gauges: BTreeMap<&'static str, Gauge<u64, AtomicU64>>,
+}
+
+/// What a status begins with.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The class of a status.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Class {
+    class: &'static str,
+}
+
+/// Which version runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
 }
 
 /// How something went.
@@ -114,6 +131,12 @@ impl Metrics {
         let seconds = Family::new_with_constructor(duration_buckets as fn() -> Histogram);
         registry.register("requests", "Requests by how they were answered", requests.clone());
         registry.register("request_seconds", "From a request's head to its answer's head", seconds.clone());
+        let by_class: Family<Class, Counter> = Family::default();
+        let responses = CLASSES.map(|class| by_class.get_or_create(&Class { class }).clone());
+        registry.register("responses", "Answers by the class of their status, upstreams' own errors among them", by_class);
+        let build: Family<Build, Gauge> = Family::default();
+        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register("build_info", "Which version runs: always 1", build);
         let purge_seconds = Histogram::new(PURGE_BUCKETS);
         registry.register("purge_seconds", "From a purge's append to its being in force here, by both wall clocks", purge_seconds.clone());
         let mut counter = |name: &str, help: &str| {
@@ -145,6 +168,7 @@ impl Metrics {
             registry: Mutex::new(all),
             requests,
             seconds,
+            responses,
             hits: Counter::default(),
             misses: Counter::default(),
             upstream_requests,
@@ -162,7 +186,10 @@ impl Metrics {
     }
 
     /// Counts one answer.
-    pub(crate) fn answered(&self, answered: &Answered, took: Duration) {
+    pub(crate) fn answered(&self, answered: &Answered, status: StatusCode, took: Duration) {
+        if let Some(class) = self.responses.get(usize::from(status.as_u16() / 100).saturating_sub(1)) {
+            class.inc();
+        }
         self.requests.get_or_create(answered).inc();
         self.seconds.get_or_create(answered).observe(took.as_secs_f64());
         match answered.tier {

@@ -209,11 +209,12 @@ pub struct Shared {
 }
 
 /// Returns the provenance of what a shared tier held, as if it had been filled here, where it is of this epoch. It is
-/// judged like any other then: a shared tier may be older than it should be (P5).
+/// judged like any other then: a shared tier may be older than it should be (P5). Nor is it filled later than what is
+/// `applied` here, whatever it says: no forger makes what outlives the purges to come.
 #[must_use]
-pub fn of_shared(shared: &Shared, epoch: Epoch, generation: u64, settings: u64, slots: Slots) -> Option<Provenance> {
+pub fn of_shared(shared: &Shared, epoch: Epoch, applied: u64, generation: u64, settings: u64, slots: Slots) -> Option<Provenance> {
     let of_this = shared.epoch == epoch || makes(Mistake::SharedTierOfOtherEpoch);
-    let filled_at = if makes(Mistake::SharedTierUnchecked) { u64::MAX } else { shared.filled_at };
+    let filled_at = if makes(Mistake::SharedTierUnchecked) { u64::MAX } else { shared.filled_at.min(applied) };
     of_this.then_some(Provenance { filled_at, generation, settings, slots })
 }
 
@@ -295,5 +296,14 @@ mod tests {
     fn p4_only_a_304_raises_a_position() {
         assert_eq!(renewed_at(Said::NotModified, 5, 9), 9);
         assert_eq!(renewed_at(Said::Head, 5, 9), 5);
+    }
+
+    #[test]
+    fn p5_what_a_shared_tier_holds_is_filled_no_later_than_what_is_applied_here_whatever_it_says() {
+        let (world, epoch) = (World::new(), Epoch::from_bytes([1; 8]));
+        let slots = world.brought(0).slots;
+        let of = |filled_at, applied| of_shared(&Shared { epoch, filled_at }, epoch, applied, 0, 1, slots.clone()).map(|of| of.filled_at);
+        assert_eq!((of(7, 9), of(9, 9), of(12, 9), of(u64::MAX, 9)), (Some(7), Some(9), Some(9), Some(9)));
+        assert!(of_shared(&Shared { epoch: Epoch::from_bytes([2; 8]), filled_at: 7 }, epoch, 9, 0, 1, slots).is_none());
     }
 }

@@ -5,8 +5,10 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
@@ -29,6 +31,13 @@ pub(crate) struct Metrics {
     head: Gauge<u64, AtomicU64>,
     complete: Gauge<u64, AtomicU64>,
     live_edges: Gauge,
+    is_kept: Gauge,
+}
+
+/// Which version runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
 }
 
 impl Metrics {
@@ -54,6 +63,11 @@ impl Metrics {
         let (head, complete) = (Gauge::default(), Gauge::default());
         registry.register("head_seq", "The journal's last seq", head.clone());
         registry.register("complete_seq", "Up to where every edge has applied all events or is fenced", complete.clone());
+        let build: Family<Build, Gauge> = Family::default();
+        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register("build_info", "Which version runs: always 1", build);
+        let is_kept: Gauge = Gauge::default();
+        registry.register("custody", "Whether all that is accepted outlives what it is kept in (P3)", is_kept.clone());
         let append_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
         registry.register("append_seconds", "From a command to its event on the disk", append_seconds.clone());
         Self {
@@ -72,14 +86,16 @@ impl Metrics {
             head,
             complete,
             live_edges,
+            is_kept,
         }
     }
 
     /// Returns all of it as Prometheus reads it.
-    pub(crate) fn render(&self, head: u64, complete: u64, live_edges: usize) -> String {
+    pub(crate) fn render(&self, head: u64, complete: u64, live_edges: usize, is_kept: bool) -> String {
         self.head.set(head);
         self.complete.set(complete);
         self.live_edges.set(i64::try_from(live_edges).unwrap_or(i64::MAX));
+        self.is_kept.set(i64::from(is_kept));
         let mut text = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         if encode(&mut text, &registry).is_err() {

@@ -344,10 +344,11 @@ impl World {
     fn take_shared(&mut self, visit: Visit, found: SharedEntry, (stamp, since): (Duration, Duration), look: Look) {
         let (at, key) = (visit.arrived.edge, visit.arrived.key);
         let Some(slots) = self.edges.get(at).and_then(|edge| slots(edge, key)) else { return };
+        let applied = self.edges.get(at).map_or(0, |edge| edge.standing(self.now).applied);
         let Some(Edge { process: Some(process), .. }) = self.edges.get_mut(at) else { return };
         let Some(view) = &process.view else { return };
         let address = Address::of(key);
-        let provenance = of_shared(&found.shared, view.epoch, view.generation, found.settings, slots);
+        let provenance = of_shared(&found.shared, view.epoch, applied, view.generation, found.settings, slots);
         let Some(provenance) = provenance else { return self.look_once_more(visit, look, stamp) };
         let buried = Buried { at_start: look.tombstone, now: process.serving.tombstones.generation(&key) };
         // P8: it counts from when it was asked, and three clocks have measured.

@@ -24,7 +24,10 @@ use super::key::CacheKey;
 use crate::edge::Edge;
 use crate::metrics::{Metrics, Used};
 use crate::rules::vary;
-use crate::tier::{Failed, Folder, Held, Look, Portable, Rank, RedisTier, Tier, Unusable, UrlName, Variant, Write, Written};
+use crate::tier::{
+    FOLDER_PATIENCE, Failed, Folder, Held, Look, Portable, REDIS_PATIENCE, Rank, RedisTier, Tier, Unusable, UrlName, Variant, Write,
+    Written,
+};
 use crate::validity::{Buried, Shared, Validity, may_share, may_store, of_shared};
 
 /// What writes behind the responses: as many at a time, each for its share of the keys.
@@ -280,10 +283,10 @@ impl Second {
 
 fn open(place: &Place, wanted: &Wanted) -> Result<Arc<Tier>, String> {
     let Some(redis) = &wanted.redis else {
-        return Folder::open(&place.folder, place.disk).map(Tier::Folder).map(Arc::new).map_err(|error| error.to_string());
+        return Folder::open(&place.folder, place.disk, FOLDER_PATIENCE).map(Tier::Folder).map(Arc::new).map_err(|error| error.to_string());
     };
     let redis = RegionRedis { address: redis.address.within(&place.settings), ..redis.clone() };
-    let opened = RedisTier::open(&redis, &wanted.network).map_err(|error| error.to_string())?;
+    let opened = RedisTier::open(&redis, &wanted.network, REDIS_PATIENCE).map_err(|error| error.to_string())?;
     // What lies in the folder is of no use from now on, and would not be counted.
     if let Err(error) = std::fs::remove_dir_all(&place.folder)
         && error.kind() != std::io::ErrorKind::NotFound
@@ -406,6 +409,8 @@ impl Looking<'_> {
     /// Decides whether what was held may be used here, and puts it in the memory tier.
     fn judge(&self, portable: Portable, since: Duration, as_of: Duration, tombstone: u64) -> Result<Taken, &'static str> {
         let Job { key, route, headers, .. } = &*self.job;
+        // Before what is in force is: that may have moved on since, and is no older.
+        let applied = self.edge.lease.standing().applied;
         let view = self.edge.applied.view().ok_or("not-ready")?;
         if portable.key != *key || portable.owner != route.owner || !portable.selection.matches(headers) {
             return Err("other-key");
@@ -413,7 +418,7 @@ impl Looking<'_> {
         let keyed = (portable.sent != key.target).then_some(&key.target);
         let subject = Subject { owner: &portable.owner, host: &key.host, sent: &portable.sent, keyed, tags: &portable.tags };
         let slots = view.purges.slots(&subject);
-        let provenance = of_shared(&portable.shared, view.epoch, view.generation, portable.settings, slots).ok_or("epoch")?;
+        let provenance = of_shared(&portable.shared, view.epoch, applied, view.generation, portable.settings, slots).ok_or("epoch")?;
         let validity = provenance.validity(key.place(), view.in_force(), route.settings);
         match validity {
             Validity::Purged => return Err("purged"),

@@ -21,7 +21,7 @@ use super::{Failed, Held, Look, Stamp, UrlName, Variant, Write, Written};
 use file::{FileHead, put, read};
 
 /// How long a call may take: a disk that hangs must not hold up who could ask the upstream.
-const PATIENCE: Duration = Duration::from_millis(50);
+pub(crate) const FOLDER_PATIENCE: Duration = Duration::from_millis(50);
 
 /// The same for a call that nobody waits for.
 const PATIENCE_BEHIND: Duration = Duration::from_secs(5);
@@ -42,6 +42,8 @@ const SHARE: u64 = 8;
 #[derive(Debug)]
 pub(crate) struct Folder {
     inner: Arc<Inner>,
+    /// How long a call may take that somebody waits for.
+    patience: Duration,
     breaker: Mutex<Breaker>,
     calls: Arc<Semaphore>,
 }
@@ -78,8 +80,8 @@ fn on_disk(length: u64) -> u64 {
 }
 
 impl Folder {
-    /// Opens the folder, which may take `most` bytes. What it holds is counted in the background, from a thread of its own.
-    pub(crate) fn open(root: &Path, most: u64) -> io::Result<Self> {
+    /// Opens the folder, which may take `most` bytes, and whose calls may take so long. What it holds is counted in the background, from a thread of its own.
+    pub(crate) fn open(root: &Path, most: u64, patience: Duration) -> io::Result<Self> {
         fs::create_dir_all(root)?;
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
         let (bytes, fresh) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -87,7 +89,7 @@ impl Folder {
         let inner = Arc::new(Inner { root: root.to_owned(), most, bytes, boot_id, changing, fresh, closed });
         let counting = Arc::clone(&inner);
         std::thread::Builder::new().name("l2-folder".to_owned()).spawn(move || counting.count())?;
-        Ok(Self { inner, breaker: Mutex::default(), calls: Arc::new(Semaphore::new(AT_ONCE)) })
+        Ok(Self { inner, patience, breaker: Mutex::default(), calls: Arc::new(Semaphore::new(AT_ONCE)) })
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -104,7 +106,7 @@ impl Folder {
 
     pub(super) async fn look(&self, look: Look<'_>) -> Result<Held, Failed> {
         let (url, variant, known) = (*look.url, look.variant.clone(), look.known);
-        self.within(PATIENCE, move |inner| inner.look(&url, &variant, known)).await
+        self.within(self.patience, move |inner| inner.look(&url, &variant, known)).await
     }
 
     pub(super) async fn write(&self, write: Write) -> Result<Written, Failed> {
@@ -116,7 +118,7 @@ impl Folder {
 
     pub(super) async fn remove(&self, url: &UrlName) -> Result<(), Failed> {
         let url = *url;
-        self.within(PATIENCE, move |inner| inner.forget(&url)).await
+        self.within(self.patience, move |inner| inner.forget(&url)).await
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub(crate) use folder::Folder;
+pub(crate) use folder::{FOLDER_PATIENCE, Folder};
 pub(crate) use name::{UrlName, Variant};
 pub(crate) use portable::{Portable, Unusable};
-pub(crate) use redis::{CLAIM, RedisTier};
+pub(crate) use redis::{CLAIM, REDIS_PATIENCE, RedisTier};
 
 /// A place for responses outside of this process.
 #[derive(Debug)]

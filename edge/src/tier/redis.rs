@@ -16,8 +16,8 @@ use super::name::hex;
 use super::portable::VERSION;
 use super::{Claim, Failed, Held, Look, Stamp, UrlName, Variant, Write, Written};
 
-/// How long any call may take.
-const PATIENCE: Duration = Duration::from_millis(25);
+/// How long any call may take: a miss costs a reader no more (P5).
+pub(crate) const REDIS_PATIENCE: Duration = Duration::from_millis(25);
 
 /// How long a claim lasts that is not renewed: an edge that dies holds nobody up for longer.
 pub(crate) const CLAIM: Duration = Duration::from_secs(2);
@@ -37,6 +37,8 @@ const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A region's Redis.
 pub(crate) struct RedisTier {
     redis: Redis,
+    /// How long any call may take.
+    patience: Duration,
     /// The key of the configuration, for whoever has to mend it.
     key: String,
     prefix: String,
@@ -87,9 +89,10 @@ impl RedisTier {
     ///
     /// # Errors
     /// Where a secret can't be had, or the address is of no use.
-    pub(crate) fn open(region: &RegionRedis, network: &str) -> Result<Self, BadAddress> {
+    pub(crate) fn open(region: &RegionRedis, network: &str, patience: Duration) -> Result<Self, BadAddress> {
         Ok(Self {
-            redis: Redis::open(&region.address, PATIENCE)?,
+            redis: Redis::open(&region.address, patience)?,
+            patience,
             key: region.address.key.clone(),
             prefix: format!("{network}:atoll-l2.{VERSION}:"),
             most_bytes: region.max_entry.0,
@@ -113,7 +116,7 @@ impl RedisTier {
             let tried = self.try_out().await;
             match tried {
                 Ok(()) => return tracing::info!(redis = %self.redis, "the region's Redis is in use ({})", self.key),
-                Err(trouble) if trouble.may_pass() => tokio::time::sleep(PATIENCE).await,
+                Err(trouble) if trouble.may_pass() => tokio::time::sleep(self.patience).await,
                 Err(trouble) => {
                     let key = &self.key;
                     return tracing::error!(redis = %self.redis, "the region's Redis is of no use to this edge ({key}): {trouble}");
@@ -141,7 +144,7 @@ impl RedisTier {
         let (clock, distrusted) = (*lock(&self.clock), *lock(&self.distrusted));
         let known = look.known.map_or(0, |stamp| stamp.0).max(distrusted).to_string();
         // Who asks waits no longer than it has patience: what is carried out later claims nothing.
-        let until = clock.map_or(0, |clock| clock.at(asked).saturating_add(2 * millis(PATIENCE))).to_string();
+        let until = clock.map_or(0, |clock| clock.at(asked).saturating_add(2 * millis(self.patience))).to_string();
         let claim = look.claim.map_or("", |claim| claim.0.as_str());
         let (selection, lasts, most) = (look.variant.selection_hex(), CLAIM.as_millis().to_string(), self.most_bytes.to_string());
         let arguments = [look.variant.names.as_str(), &selection, &known, &most, claim, &lasts, &until].map(str::as_bytes);

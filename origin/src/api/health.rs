@@ -26,6 +26,6 @@ pub(super) async fn readyz(core: Shared) -> impl Responder {
 pub(super) async fn metrics(core: Shared) -> impl Responder {
     let (head, complete) = core.progress().await;
     let live = core.book().live(boottime()).len();
-    let text = core.metrics.render(head.seq, complete, live);
+    let text = core.metrics.render(head.seq, complete, live, core.custody.losses().is_empty());
     HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
 }
