@@ -35,31 +35,34 @@ pub(crate) trait Node {
 enum Told {
     /// To end, with the exit code that shells know for it. Whoever presses Ctrl-C waits in front of it.
     Stop { code: u8, in_a_hurry: bool },
-    /// To read its file again.
-    Reload,
+    /// To read its file again, by a signal or since that is another than before.
+    Reload { is_asked: bool },
 }
 
-/// SIGINT, SIGTERM and SIGHUP, listened to from before anything starts: a signal that comes meanwhile is not lost.
+/// SIGINT, SIGTERM, SIGHUP and changes of files, listened to from before anything is read: what comes meanwhile is not lost.
 #[derive(Debug)]
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
+    changes: Changes,
 }
 
 impl Signals {
     /// Begins to listen.
-    pub(crate) fn listen() -> Result<Self, Failure> {
+    pub(crate) fn listen(context: &Context) -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(Failure::failed);
         let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-        Ok(Self { interrupt, terminate, hang_up: listen(SignalKind::hangup())? })
+        let changes = Changes::of(context.files());
+        Ok(Self { interrupt, terminate, hang_up: listen(SignalKind::hangup())?, changes })
     }
 
     async fn next(&mut self) -> Told {
         tokio::select! {
             _ = self.interrupt.recv() => Told::Stop { code: 130, in_a_hurry: true },
             _ = self.terminate.recv() => Told::Stop { code: 143, in_a_hurry: false },
-            _ = self.hang_up.recv() => Told::Reload,
+            _ = self.hang_up.recv() => Told::Reload { is_asked: true },
+            () = self.changes.next() => Told::Reload { is_asked: false },
         }
     }
 
@@ -89,20 +92,20 @@ impl Signals {
     }
 
     async fn until_told_to_stop(&mut self, node: &mut impl Node, context: &Context) -> bool {
-        let mut changes = Changes::of(context.files());
         let mut alive = tokio::time::interval(service::watchdog().unwrap_or(Duration::MAX / 4));
         loop {
             let is_asked = tokio::select! {
                 told = self.next() => match told {
                     Told::Stop { in_a_hurry, .. } => return in_a_hurry,
-                    Told::Reload => true,
+                    Told::Reload { is_asked } => is_asked,
                 },
-                () = changes.next() => false,
                 _ = alive.tick() => {
                     service::alive();
                     continue;
                 }
             };
+            // Before anything is read: what changes from here on is another change. The files may be others than before too.
+            self.changes = Changes::of(context.files());
             service::reloading();
             match reload(node, context).await {
                 Ok(()) => tracing::info!(is_asked, "the configuration was read again and is in force"),
@@ -111,8 +114,6 @@ impl Signals {
                 }
             }
             service::ready();
-            // It may point to other files now.
-            changes = Changes::of(context.files());
         }
     }
 }
@@ -227,7 +228,7 @@ impl Node for Demo {
 
 /// Runs `atoll demo`.
 pub(crate) async fn demo(context: &Context, listen: SocketAddr) -> Outcome {
-    let signals = Signals::listen()?;
+    let signals = Signals::listen(context)?;
     let server = demo::start(listen)?;
     say::line(format!("the demo upstream is at http://{listen}/api/"))?;
     signals.attend(Demo(server), context).await
@@ -235,7 +236,7 @@ pub(crate) async fn demo(context: &Context, listen: SocketAddr) -> Outcome {
 
 /// Runs `atoll origin`.
 pub(crate) async fn origin(context: &Context, arguments: Origin) -> Outcome {
-    let signals = Signals::listen()?;
+    let signals = Signals::listen(context)?;
     context.needed_file()?;
     let settings = context.settings()?;
     let mut origin = origin::Origin::new(settings.clone()).with_sockets(service::sockets(&[settings.origin.listen])?);
@@ -248,7 +249,7 @@ pub(crate) async fn origin(context: &Context, arguments: Origin) -> Outcome {
 
 /// Runs `atoll edge NAME`.
 pub(crate) async fn edge(context: &Context, name: &NodeName) -> Outcome {
-    let signals = Signals::listen()?;
+    let signals = Signals::listen(context)?;
     context.needed_file()?;
     let settings = context.settings()?;
     let token = follow_token(&settings)?;
@@ -261,7 +262,7 @@ pub(crate) async fn edge(context: &Context, name: &NodeName) -> Outcome {
 
 /// Runs `atoll dns NAME`.
 pub(crate) async fn dns(context: &Context, name: &NodeName) -> Outcome {
-    let signals = Signals::listen()?;
+    let signals = Signals::listen(context)?;
     context.needed_file()?;
     let settings = context.settings()?;
     let token = follow_token(&settings)?;

@@ -39,7 +39,7 @@ struct Demo {
 
 /// Runs `atoll up`.
 pub(crate) async fn run(context: &Context, arguments: Up) -> Outcome {
-    let signals = Signals::listen()?;
+    let signals = Signals::listen(context)?;
     let settings = context.settings()?;
     let site = arguments.site.as_ref().map(|folder| site_to_publish(&settings, folder)).transpose()?;
     let demo = match context.file() {

@@ -154,7 +154,9 @@ impl Visit<'_> {
             }
             // P8: a fetch that began before an unsafe method was answered is not for who came after.
             let generation = self.edge.responses.tombstones.generation(&self.key);
-            let arrival = self.arrival(&moment, ask_again);
+            // What is asked for again on each use is asked for now (RFC 9111, 5.2): a fetch that ends at this moment may be the one
+            // whose answer this client has just got.
+            let arrival = self.arrival(&moment, ask_again || matches!(why, Why::Wish | Why::NoCache));
             let asking = self.asking(why);
             let (fill, had_started) = match self.edge.responses.fills.take_part(&self.key, generation, may_join(&arrival)) {
                 Part::Lead(fill, before) => return self.lead(fill, before, entry, why, asking).await,
