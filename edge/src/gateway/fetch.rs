@@ -86,7 +86,7 @@ impl Run<'_> {
         match bring(self.edge, &mut self.job).await {
             Brought::Fresh | Brought::Elsewhere => {
                 self.fill.say(Progress::Stored);
-                let _ = lead.send(Led::Stored);
+                self.tell(lead, Led::Stored);
                 return;
             }
             // What the second tier has is no older than what there was.
@@ -108,7 +108,7 @@ impl Run<'_> {
             let whole = Arc::new(whole);
             // Parts are joined by a strong ETag alone.
             self.fill.say(Progress::Entry(Arc::clone(&whole), Proof::Strong));
-            let _ = lead.send(Led::Entry(whole, true));
+            self.tell(lead, Led::Entry(whole, true));
             return;
         }
         let answer = match self.send(self.job.entry.as_deref()).await {
@@ -155,7 +155,7 @@ impl Run<'_> {
     fn fail(&self, refusal: Refusal, lead: oneshot::Sender<Led>) {
         self.fill.say(Progress::Failed(refusal.clone()));
         // Nobody may wait any more.
-        let _ = lead.send(Led::Failed(refusal));
+        self.tell(lead, Led::Failed(refusal));
     }
 
     /// A 304 renews the very entry that it was asked for, unless that was purged meanwhile.
@@ -173,7 +173,7 @@ impl Run<'_> {
                 let renewed = Arc::new(renewed);
                 self.job.store(self.edge, start, &renewed, Some(entry));
                 self.fill.say(Progress::Entry(Arc::clone(&renewed), Proof::by_304(entry.head.has_strong_etag())));
-                let _ = lead.send(Led::Entry(renewed, true));
+                self.tell(lead, Led::Entry(renewed, true));
             }
             Err(reason) => {
                 // It says now that it must not be stored: this request alone gets it, and as it is now.
@@ -183,7 +183,7 @@ impl Run<'_> {
                 self.fill.say(Progress::NotShared);
                 let mut head = entry.head.clone();
                 head.headers = received;
-                let _ = lead.send(Led::Entry(Arc::new(entry.with_head(head)), false));
+                self.tell(lead, Led::Entry(Arc::new(entry.with_head(head)), false));
             }
         }
     }
@@ -194,6 +194,17 @@ impl Run<'_> {
             Ok(answer) => self.response(start, answer, lead).await,
             Err(refusal) => self.fail(refusal, lead),
         }
+    }
+
+    /// Ends the fill, before whoever leads it has all of what it brought: what that client asks next is not for this fill.
+    fn end(&self) {
+        self.edge.responses.fills.end(&self.job.key, self.fill);
+    }
+
+    /// Tells the leading request what came of it.
+    fn tell(&self, lead: oneshot::Sender<Led>, led: Led) {
+        self.end();
+        let _ = lead.send(led);
     }
 
     async fn response(self, start: &Start, mut answer: Answer, lead: oneshot::Sender<Led>) {
@@ -235,6 +246,7 @@ impl Run<'_> {
         {
             self.keep(start, &head, body).await;
         }
+        self.end();
         let _ = flow.push(last, || {}).await;
         flow.finish(true);
     }
@@ -264,7 +276,7 @@ impl Run<'_> {
             self.edge.responses.pass_for_a_while(&self.job.key);
         }
         self.fill.say(Progress::NotShared);
-        let _ = lead.send(Led::Direct(answer, reason));
+        self.tell(lead, Led::Direct(answer, reason));
     }
 
     /// Hands the bytes on, but for the last ones. Returns these where all that were announced came.
