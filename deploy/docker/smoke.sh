@@ -16,7 +16,7 @@ step() { printf '\n== %s\n' "$*"; }
 wrong() { printf '\nWRONG: %s\n' "$*" >&2; exit 1; }
 
 nodes='origin-1 origin-2 fra-1 fra-2 iad-1 iad-2 sin-1 sin-2 ns-1 ns-2'
-others='redis-control redis-replica redis-fra redis-iad redis-sin upstream'
+others='redis-control redis-replica redis-fra redis-iad redis-sin'
 edges='fra-1=8081 fra-2=8082 iad-1=8083 iad-2=8084 sin-1=8085 sin-2=8086'
 patience=${PATIENCE:-120}
 project=${COMPOSE_PROJECT_NAME:-$(sed -n 's/^COMPOSE_PROJECT_NAME=//p' .env)}
