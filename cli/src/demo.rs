@@ -32,7 +32,9 @@ pub(crate) fn start(address: SocketAddr) -> Result<ServerHandle> {
             .route("/api/me", web::get().to(me))
             .default_service(web::to(async || HttpResponse::NotFound().json(json!({ "error": "see /api/" }))))
     });
-    let server = server.workers(1).shutdown_timeout(1).disable_signals().listen(listener)?.run();
+    // An edge keeps connections for longer than a moment: none is closed just when it asks.
+    let server = server.workers(1).keep_alive(Duration::from_secs(120)).client_request_timeout(Duration::ZERO);
+    let server = server.shutdown_timeout(1).disable_signals().listen(listener)?.run();
     let handle = server.handle();
     tokio::spawn(server);
     Ok(handle)
