@@ -192,13 +192,15 @@ class Containers:
     async def unpause(self, *services):
         await run("docker", "unpause", *self.of(services))
 
-    async def cut(self, *services):
-        """Takes them off the backbone."""
-        await asyncio.gather(*(run("docker", "network", "disconnect", f"{PROJECT}_backbone", id) for id in self.of(services)))
+    async def cut(self, *services, network="backbone"):
+        """Takes them off a network."""
+        await asyncio.gather(*(run("docker", "network", "disconnect", f"{PROJECT}_{network}", id) for id in self.of(services)))
 
-    async def heal(self, *services):
-        connect = ("docker", "network", "connect", "--alias")
-        await asyncio.gather(*(run(*connect, service, f"{PROJECT}_backbone", self.ids[service]) for service in services))
+    async def heal(self, *services, network="backbone", address=None):
+        """Puts them back, under their names, and the address that they had where it matters."""
+        at = ("--ip", address) if address else ()
+        connect = ("docker", "network", "connect", *at, "--alias")
+        await asyncio.gather(*(run(*connect, service, f"{PROJECT}_{network}", self.ids[service]) for service in services))
 
     async def remove(self, *services):
         await run("docker", "rm", "-f", *self.of(services))

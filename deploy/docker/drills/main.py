@@ -28,6 +28,8 @@ DRILLS = {
     "kill-edge": (nodes.kill_edge, None),
     "kill-origin": (nodes.kill_origin, None),
     "rolling-restart": (nodes.rolling_restart, None),
+    "kill-origins": (nodes.kill_origins, None),
+    "cut-origin": (network.cut_origin, None),
     "kill-dns": (nodes.kill_dns, None),
     "pause-edge": (nodes.pause_edge, None),
     "pause-origin": (nodes.pause_origin, None),

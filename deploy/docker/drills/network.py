@@ -1,8 +1,9 @@
-"""A region is cut off from all the others."""
+"""A region is cut off from all the others, an origin from the journal's Redis."""
 
 import asyncio
 
 from . import audit
+from .nodes import check_leases
 from .record import now
 
 
@@ -28,3 +29,17 @@ async def partition(stage):
     count, wrong = audit.of_fenced(stage.record.calls, cut, healed, edges)
     stage.wrong += wrong
     stage.note(f"{count} receipts of that time call both fenced")
+
+
+async def cut_origin(stage):
+    """An origin loses the journal's Redis for two leases, while its followers still reach it: they have to leave it."""
+    world, span, origin = stage.world, 2 * stage.settings.lease, "origin-2"
+    before = len(stage.record.calls)
+    async with stage.unpublishable():
+        await world.cut(origin, network="control")
+        await asyncio.sleep(span)
+        accepted = stage.check_accepted(before, f"while {origin} was cut off")
+        await world.heal(origin, network="control", address=world.origin_at[origin])
+        stage.record.renew()
+        await stage.back(f"{origin} cut off from the journal's Redis for {span:.1f} s, {accepted} calls accepted by the other one")
+    check_leases(stage)

@@ -91,6 +91,19 @@ async def kill_origin(stage):
     check_leases(stage)
 
 
+async def kill_origins(stage):
+    """kill -9 of both origins at once, for two leases: nobody gives leases, edges ask the upstream."""
+    world, span = stage.world, 2 * stage.settings.lease
+    before = stage.record.fenced
+    async with stage.unpublishable():
+        await world.kill(*world.origin_at)
+        await asyncio.sleep(span)
+        await world.start(*world.origin_at)
+        stage.record.renew()
+        await stage.back(f"both origins killed for {span:.1f} s")
+    stage.note(f"{stage.record.fenced - before} answers came from edges without a lease meanwhile")
+
+
 async def kill_dns(stage):
     """kill -9 of each DNS node in turn."""
     for node in stage.world.dns_at:
