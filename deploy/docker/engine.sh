@@ -27,8 +27,6 @@ done
 [ -n "$binary" ] || wrong 'there is no binary: `cargo build --release` makes target/release/atoll'
 [ -x "$binary" ] || wrong "$binary can't be run"
 [ $# -gt 0 ] || set -- --short
-command -v python3 > /dev/null || skip 'there is no python3'
-command -v openssl > /dev/null || skip 'there is no openssl'
 
 engine= drills=
 work=$(mktemp -d)
@@ -92,7 +90,7 @@ start() { # OPTIONS
         --data-root "$here/data" --exec-root "$here/run" --pidfile "$here/pid" --host "unix://$here/socket" \
         --containerd-namespace atoll-drills --containerd-plugins-namespace atoll-drills-plugins "$@" > "$work/engine.log" 2>&1 &
     engine=$!
-    for _ in $(seq 120); do
+    for _ in $(seq 60); do
         if answers; then return 0; fi
         kill -0 "$engine" 2> /dev/null || break
         sleep 0.5
@@ -109,7 +107,7 @@ if command -v docker > /dev/null && answers; then
         || skip 'there is neither `docker compose` nor docker-compose'
 else
     [ "$(id -u)" -eq 0 ] || skip 'no Docker engine answers, and one of its own needs root'
-    install docker.io docker-compose mmdebstrap iptables iproute2 util-linux || skip 'packages for an engine can not be installed here'
+    install docker.io docker-compose mmdebstrap iptables iproute2 util-linux openssl python3 || skip 'packages for an engine can not be installed here'
     export DOCKER_HOST=unix://$here/socket
     mkdir -p "$here"
     exec 9> "$here/lock"
@@ -122,6 +120,8 @@ else
     }
     echo "an engine runs: $(docker info --format '{{.ServerVersion}}, {{.Driver}}' 2> /dev/null)"
 fi
+
+for program in python3 openssl; do command -v "$program" > /dev/null || skip "there is no $program"; done
 
 if ! docker image inspect "$base" > /dev/null 2>&1; then
     step 'making the base image'
@@ -142,6 +142,9 @@ if ! docker image inspect "$base" > /dev/null 2>&1; then
         skip 'no base image can be had: mmdebstrap finds no mirror, and no registry answers'
     fi
 fi
+
+# An engine may run where no container can: a system of control groups that can't be written to, for one.
+timeout 60 docker run --rm "$base" true > "$work/try.log" 2>&1 || { tail -n 3 "$work/try.log"; skip 'no container runs here, for the reasons above'; }
 
 step "building images of $binary"
 mkdir "$work/context"

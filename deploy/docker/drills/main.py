@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 from . import backup, clock, disks, engines, network, nodes, publishing, selftest
+from .audit import sum_up
 from .compose import PROJECT, DockerError, Unable, tear_down
 from .line import Failed
 from .record import now
@@ -156,11 +158,11 @@ class Deployment:
                     await stage.close()
         except (Failed, DockerError, asyncio.TimeoutError, OSError) as error:
             stage.wrong.append(f"it could not be run to its end: {str(error) or type(error).__name__}")
-        outcome = Outcome(stage, now() - began)
-        if not outcome.holds:
-            await self.tell_more(outcome, since)
-            if not self.keep:
-                self.end()
+        took = now() - began
+        await self.look_at_logs(stage, since)
+        outcome = Outcome(stage, took)
+        if not outcome.holds and not self.keep:
+            self.end()
         return outcome
 
     async def bring_up(self):
@@ -174,16 +176,22 @@ class Deployment:
                 error = f"{error}; the containers' logs are in {folder}"
             raise Unable(f"the deployment does not come up: {error}") from None
 
-    async def tell_more(self, outcome, since):
-        """Keeps the logs of a drill that failed, and shows the worst of them."""
-        folder = Path(tempfile.mkdtemp(prefix=f"atoll-drills-{outcome.values['drill']}-"))
+    async def look_at_logs(self, stage, since):
+        """Nothing may panic. The logs of a drill that failed are kept, and the worst of them shown."""
+        folder = Path(tempfile.mkdtemp(prefix=f"atoll-drills-{stage.name}-"))
         with contextlib.suppress(DockerError, OSError):
             await self.world.look()
             await self.world.logs(since, folder)
-        lines = ((log.stem, line) for log in sorted(folder.glob("*.log")) for line in log.open(errors="replace"))
-        worst = [f"{node}: {line.strip()[31:340]}" for node, line in lines if '"ERROR"' in line]
-        outcome.notes += worst[:SHOWN]
-        outcome.notes.append(f"its logs are in {folder}")
+        lines = [(log.stem, line.strip()[31:]) for log in sorted(folder.glob("*.log")) for line in log.open(errors="replace")]
+        stage.wrong += sum_up("panics", [f"{node}: {line[:300]}" for node, line in lines if "panicked at" in line])
+        worst = [f"{node}: {line[:300]}" for node, line in lines if '"level":"ERROR"' in line]
+        if worst:
+            stage.note(f"{len(worst)} lines of logs are errors, the first: {worst[0]}")
+        if stage.wrong:
+            stage.notes += worst[1:SHOWN]
+            stage.note(f"its logs are in {folder}")
+        else:
+            shutil.rmtree(folder)
 
     def end(self):
         """Takes everything down. Ctrl-C does not keep it from that."""

@@ -40,6 +40,5 @@ async def cut_origin(stage):
         await asyncio.sleep(span)
         accepted = stage.check_accepted(before, f"while {origin} was cut off")
         await world.heal(origin, network="control", address=world.origin_at[origin])
-        stage.record.renew()
         await stage.back(f"{origin} cut off from the journal's Redis for {span:.1f} s, {accepted} calls accepted by the other one")
     check_leases(stage)
