@@ -14,7 +14,7 @@ pub struct Upstream {
     pub name: UpstreamName,
     /// `http://host:port`, taken in turn.
     pub servers: Vec<String>,
-    /// The Host that it is sent; without one the client's goes through.
+    /// The Host that it is sent, maybe with a port; without one the request's goes through, without its port.
     pub host: Option<String>,
     /// How long a connection may take.
     pub connect_timeout: Duration,
@@ -35,7 +35,7 @@ impl Upstream {
         Self {
             name: name.clone(),
             servers: servers.into_iter().map(|server| server.0).collect(),
-            host: section.parsed::<wire::Host>("host", "a host").map(String::from),
+            host: section.parsed::<Authority>("host", "a host, with or without a port").map(|authority| authority.0),
             connect_timeout: section.duration_or("connect_timeout", Duration::from_secs(3)),
             timeout: section.duration_or("timeout", Duration::from_secs(30)),
             max_head: section.bytes_within("max_head", ByteSize(64 << 10), &(ByteSize(8 << 10)..=ByteSize(256 << 10))),
@@ -51,6 +51,19 @@ const HEAD_MOST: ByteSize = ByteSize(16 << 10);
 
 /// With less than this, an ordinary browser could not ask for anything.
 const HEAD_LEAST: ByteSize = ByteSize(1 << 10);
+
+/// A host, and its port where it has one.
+struct Authority(String);
+
+impl std::str::FromStr for Authority {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let host = wire::Host::of_authority(text).map_err(|_| ())?;
+        let port = text.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.contains(']'));
+        Ok(Self(port.map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))))
+    }
+}
 
 /// `http://host:port`, the only thing that a server of an upstream may be.
 struct ServerUrl(String);

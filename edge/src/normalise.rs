@@ -21,7 +21,7 @@ pub(crate) const METHOD_MOST: usize = 32;
 pub(crate) struct Ask {
     pub(crate) method: Method,
     pub(crate) host: Host,
-    /// The Host as it came, for the upstream.
+    /// Host and port as they came: what the request's URI has to its client.
     pub(crate) authority: String,
     pub(crate) target: Target,
     pub(crate) headers: HeaderMap,

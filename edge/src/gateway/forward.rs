@@ -60,6 +60,9 @@ pub(crate) fn fits_upstream(method: &Method, target: &Target, headers: &HeaderMa
 }
 
 /// Returns the fields of the request upstream, before those that only its answer's storing needs.
+///
+/// The host is the key's, in lower case and without a port: else one reader could choose the port of the links that an
+/// upstream writes for all of them (http.md 28, 30).
 pub(crate) fn upstream_headers(ask: &Ask, client: &Client, route: &Route, upstream: &Upstream) -> HeaderMap {
     let mut headers = fields::upstream_request(&ask.headers, &route.pass_request_headers, false);
     for name in &route.strip_request_headers {
@@ -73,17 +76,17 @@ pub(crate) fn upstream_headers(ask: &Ask, client: &Client, route: &Route, upstre
         headers.remove(CONTENT_LENGTH);
     }
     headers.remove(EXPECT);
-    if let Some(host) = host_for(upstream, &ask.authority) {
+    if let Some(host) = host_for(upstream, &ask.host) {
         headers.insert(HOST, host);
     }
     headers.append(VIA, HeaderValue::from_static("1.1 atoll"));
     headers.append(CDN_LOOP, HeaderValue::from_static("atoll"));
     let chain = client.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let forwarded =
-        client.addresses.iter().map(|address| forwarded(*address, client.scheme, &ask.authority)).collect::<Vec<_>>().join(", ");
+        client.addresses.iter().map(|address| forwarded(*address, client.scheme, ask.host.as_str())).collect::<Vec<_>>().join(", ");
     set(&mut headers, X_FORWARDED_FOR, &chain);
     set(&mut headers, X_FORWARDED_PROTO, client.scheme.as_str());
-    set(&mut headers, X_FORWARDED_HOST, &ask.authority);
+    set(&mut headers, X_FORWARDED_HOST, ask.host.as_str());
     set(&mut headers, FORWARDED, &forwarded);
     headers
 }
@@ -165,12 +168,13 @@ mod tests {
         }
         let expected = [
             ("accept", "*/*"),
-            ("host", "H:1"),
+            ("host", "h"),
             ("via", "1.1 atoll"),
             ("cdn-loop", "atoll"),
             ("x-forwarded-for", "192.0.2.1"),
             ("x-forwarded-proto", "http"),
-            ("x-forwarded-host", "H:1"),
+            ("x-forwarded-host", "h"),
+            ("forwarded", "for=192.0.2.1;host=\"h\";proto=http"),
         ];
         for (name, value) in expected {
             assert_eq!(sent.get(name).unwrap(), value, "{name}");

@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -24,6 +24,8 @@ struct Counts {
     /// The how-manieth request of the connection it is.
     request: AtomicU64,
     bytes: AtomicU64,
+    /// Something came since that request began.
+    is_heard: AtomicBool,
 }
 
 impl BodyBytes {
@@ -38,9 +40,20 @@ impl BodyBytes {
         (self.request() == request).then_some(bytes)
     }
 
+    /// Tells whether the connection had answered a request before this one.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.request() > 0
+    }
+
+    /// Tells whether anything came for this request.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.0.is_heard.load(Ordering::Acquire)
+    }
+
     fn begin_next(&self) {
         self.0.request.fetch_add(1, Ordering::AcqRel);
         self.0.bytes.store(0, Ordering::Release);
+        self.0.is_heard.store(false, Ordering::Release);
     }
 }
 
@@ -124,6 +137,9 @@ impl Read for Metered {
         match tokio::io::AsyncRead::poll_read(Pin::new(self.socket.inner_mut()), cx, &mut own) {
             Poll::Ready(Ok(())) => {}
             other => return other,
+        }
+        if !own.filled().is_empty() {
+            self.body.0.is_heard.store(true, Ordering::Release);
         }
         let behind = self.scan.take(own.filled());
         self.body.0.bytes.fetch_add(behind, Ordering::AcqRel);

@@ -1,5 +1,5 @@
-//! Calls to upstreams: exact target bytes, no redirects, no retries of what may have arrived, and a
-//! deadline for everything.
+//! Calls to upstreams: exact target bytes, no redirects, no retries of what may have arrived but over a connection
+//! that was closing, and a deadline for everything.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,7 +21,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 use tracing::{Instrument as _, field};
-use wire::{Target, UpstreamName};
+use wire::{Host, Target, UpstreamName};
 
 use super::health::Health;
 use super::lookup::Trouble;
@@ -155,14 +155,21 @@ impl Upstreams {
         let Call { method, target, headers, mut body, inform, may_switch, retries } = call;
         let has_body = body.is_some();
         let inform: Arc<Inform> = Arc::new(inform);
-        let mut left = if method.is_idempotent() && body.is_none() { retries } else { 0 };
+        let may_repeat = method.is_idempotent() && body.is_none();
+        let mut left = if may_repeat { retries } else { 0 };
+        let mut is_first = may_repeat;
         let answer = loop {
             let request =
                 Attempt { method: method.clone(), target, headers: headers.clone(), body: body.take(), inform: Arc::clone(&inform) };
             match self.attempt(upstream, request).await {
-                Err(Refusal::UpstreamFailed) if left > 0 => left -= 1,
-                answer => break answer,
+                Err(Failure::Closing) if is_first => {}
+                Ok(answer) if is_first && says_closing(&answer) => {}
+                Err(Failure::Closing | Failure::Other(Refusal::UpstreamFailed)) if left > 0 => left -= 1,
+                Ok(answer) => break Ok(answer),
+                Err(Failure::Closing) => break Err(Refusal::UpstreamFailed),
+                Err(Failure::Other(refusal)) => break Err(refusal),
             }
+            is_first = false;
         };
         match &answer {
             Ok(answer) if is_trouble(answer.status) => self.with_health(&upstream.name, |health| health.failed(Trouble::Status)),
@@ -176,7 +183,7 @@ impl Upstreams {
         answer
     }
 
-    async fn attempt(&self, upstream: &Upstream, attempt: Attempt<'_>) -> Result<Answer, Refusal> {
+    async fn attempt(&self, upstream: &Upstream, attempt: Attempt<'_>) -> Result<Answer, Failure> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let server = upstream.servers.get(turn % upstream.servers.len().max(1)).ok_or(Refusal::UpstreamFailed)?;
         let moved = Arc::new(Mutex::new(Instant::now()));
@@ -192,12 +199,16 @@ impl Upstreams {
         });
         let answer = patiently(self.client(upstream).request(request), &moved, upstream.timeout).await?;
         let mut answer = answer.map_err(|error| {
+            if was_closing(&error) {
+                tracing::debug!(upstream = %upstream.name, %server, error = %Chain(&error), "a kept connection was closing");
+                return Failure::Closing;
+            }
             if is_clients_fault(&error) {
                 tracing::debug!(upstream = %upstream.name, %server, error = %Chain(&error), "a client's body broke off");
             } else {
                 tracing::warn!(upstream = %upstream.name, %server, error = %Chain(&error), "an upstream failed");
             }
-            Refusal::UpstreamFailed
+            Failure::Other(Refusal::UpstreamFailed)
         })?;
         let switched = (answer.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut answer));
         let on_wire = answer.extensions().get::<BodyBytes>().cloned();
@@ -223,6 +234,20 @@ struct Attempt<'a> {
     inform: Arc<Inform>,
 }
 
+/// Why there is no answer.
+enum Failure {
+    /// The connection was kept from before, and ended without a byte of an answer: its upstream was closing it as the
+    /// request came, and may have it again over another one where that is idempotent (RFC 9110, 9.2.2; RFC 9112, 9.3.1).
+    Closing,
+    Other(Refusal),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Other(refusal)
+    }
+}
+
 /// Notes when the last piece of a request's body went.
 fn noting(body: ByteStream, moved: Arc<Mutex<Instant>>) -> ByteStream {
     Box::pin(body.inspect_ok(move |_| *moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now()))
@@ -245,6 +270,19 @@ async fn patiently<T>(answer: impl Future<Output = T>, moved: &Mutex<Instant>, p
 /// The statuses by which an upstream says that it can't answer (RFC 5861, 4).
 pub(crate) fn is_trouble(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// Tells whether it is [`Failure::Closing`].
+fn was_closing(error: &hyper_util::client::legacy::Error) -> bool {
+    let Some(connection) = error.connect_info() else { return false };
+    let mut extras = http::Extensions::new();
+    connection.get_extras(&mut extras);
+    extras.get::<BodyBytes>().is_some_and(|bytes| bytes.is_reused() && !bytes.is_heard())
+}
+
+/// Tells whether an upstream said of a kept connection that it had waited long enough, as the request came (RFC 9110, 15.5.9).
+fn says_closing(answer: &Answer) -> bool {
+    answer.status == StatusCode::REQUEST_TIMEOUT && answer.on_wire.as_ref().is_some_and(BodyBytes::is_reused)
 }
 
 /// Tells whether it was the request's body that failed.
@@ -311,7 +349,84 @@ fn read_body(body: Incoming, patience: Duration) -> ByteStream {
     Box::pin(bytes.try_filter(|chunk| std::future::ready(!chunk.is_empty())))
 }
 
-/// Returns the Host for an upstream: its own, or the client's as it came.
-pub(crate) fn host_for(upstream: &Upstream, authority: &str) -> Option<HeaderValue> {
-    HeaderValue::from_str(upstream.host.as_deref().unwrap_or(authority)).ok()
+/// Returns the Host for an upstream: its own, or the request's as the key has it.
+pub(crate) fn host_for(upstream: &Upstream, host: &Host) -> Option<HeaderValue> {
+    HeaderValue::from_str(upstream.host.as_deref().unwrap_or(host.as_str())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const FINE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+    async fn head(connection: &mut TcpStream) -> Option<()> {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\n") {
+            bytes.push(connection.read_u8().await.ok()?);
+        }
+        Some(())
+    }
+
+    /// Asks a server twice, which answers the first request of a connection, and the second by `last` before it closes; returns
+    /// what comes of the second, and how many requests the server got.
+    async fn ask_again(method: Method, last: &'static str) -> (Result<StatusCode, Refusal>, usize) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let network = config::Network::from_json(&serde_json::json!({
+            "upstreams": { "u": { "servers": [format!("http://{}", listener.local_addr().unwrap())] } },
+        }));
+        let upstream = network.unwrap().upstreams.into_values().next().unwrap();
+        let seen = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&seen);
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                for answer in [FINE, last] {
+                    if head(&mut connection).await.is_none() {
+                        break;
+                    }
+                    count.fetch_add(1, Ordering::Relaxed);
+                    connection.write_all(answer.as_bytes()).await.unwrap();
+                }
+            }
+        });
+        let upstreams = Upstreams::default();
+        let target = "/".parse().unwrap();
+        let send = |method: Method| {
+            let body: Option<ByteStream> = (method == Method::PUT).then(|| Box::pin(stream::empty()) as ByteStream);
+            let headers = HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("h"))]);
+            let inform: Inform = Box::new(|_, _| {});
+            upstreams.send(&upstream, Call { method, target: &target, headers, body, inform, may_switch: false, retries: 0 })
+        };
+        let first = send(Method::GET).await.unwrap();
+        assert_eq!(first.body.try_collect::<Vec<_>>().await.unwrap().len(), 0);
+        // The library takes the connection back in tasks of its own, and waits for nothing but their turn.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let answer = send(method).await.map(|answer| answer.status);
+        server.abort();
+        (answer, seen.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn what_met_a_kept_connection_that_was_closing_is_sent_once_more() {
+        let timed_out = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        for last in ["", timed_out] {
+            assert_eq!(ask_again(Method::GET, last).await, (Ok(StatusCode::OK), 3), "{last}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_heard_is_not_sent_once_more() {
+        assert_eq!(ask_again(Method::POST, "").await, (Err(Refusal::UpstreamFailed), 2));
+        // Its body has gone.
+        assert_eq!(ask_again(Method::PUT, "").await, (Err(Refusal::UpstreamFailed), 2));
+        for broken in ["H", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\n"] {
+            assert_eq!(ask_again(Method::GET, broken).await, (Err(Refusal::UpstreamFailed), 2), "{broken}");
+        }
+    }
 }

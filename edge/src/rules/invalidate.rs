@@ -74,7 +74,11 @@ fn scheme_of(reference: &str) -> Option<(&str, &str)> {
 fn at_same_origin(place: Place<'_>, scheme: &str, rest: &str) -> Option<Target> {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end)?;
-    if !scheme.eq_ignore_ascii_case(place.scheme) || origin(scheme, authority)? != origin(scheme, place.authority)? {
+    let named = origin(scheme, authority)?;
+    let asked = origin(scheme, place.authority)?;
+    // Of the port that the client asked at, the upstream knows nothing: it is told the host alone.
+    let told = origin(scheme, asked.0.as_str())?;
+    if !scheme.eq_ignore_ascii_case(place.scheme) || (named != asked && named != told) {
         return None;
     }
     if path.starts_with('/') { path.parse().ok() } else { format!("/{path}").parse().ok() }
@@ -140,6 +144,9 @@ mod tests {
             ("//example.TEST:8081/x", "/x"),
             ("HTTP://example.test:8081/x", "/x"),
             ("http://example.test:8081", "/"),
+            // The upstream knows no port.
+            ("http://example.test/x", "/x"),
+            ("//example.test/x", "/x"),
             ("http://example.test:8081?q", "/?q"),
             ("./a:b", "/a/a:b"),
             ("/x%2dy", "/x-y"),
@@ -153,10 +160,11 @@ mod tests {
     fn another_origin_stays_as_it_is() {
         let others = [
             "https://example.test:8081/x",
-            "http://example.test/x",
+            "http://example.test:8082/x",
+            "http://other.test/x",
             "http://other.test:8081/x",
             "http://user@example.test:8081/x",
-            "//example.test/x",
+            "//example.test:443/x",
             "mailto:x",
             "http:/x",
             "/bad%zz",
