@@ -393,6 +393,9 @@ pub(crate) enum TokenCommand {
     Revoke {
         /// Its id.
         id: String,
+        /// Also where followers rely on it, which are fenced then.
+        #[arg(long)]
+        force: bool,
     },
 }
 

@@ -37,8 +37,8 @@ pub(crate) async fn run(context: &Context, command: TokenCommand) -> Outcome {
                 )?;
             }
         }
-        TokenCommand::Revoke { id } => {
-            control.delete(&format!("/v1/tokens/{id}")).await?;
+        TokenCommand::Revoke { id, force } => {
+            control.delete(&format!("/v1/tokens/{id}?force={force}")).await?;
             say::line(format!("token {id} is revoked"))?;
         }
     }

@@ -19,6 +19,8 @@ use crate::fault::Fault;
 pub(crate) struct Caller {
     /// The token's id; `None` for the one that the configuration file names.
     pub(crate) id: Option<String>,
+    /// The hash of the token.
+    pub(crate) hash: Digest,
     /// What the journal calls them.
     pub(crate) name: String,
     can: Vec<Grant>,
@@ -52,7 +54,7 @@ impl Caller {
     /// Returns somebody who may do this.
     #[cfg(test)]
     pub(crate) fn of_test(can: Vec<Grant>) -> Self {
-        Self { id: None, name: "test".to_owned(), can }
+        Self { id: None, hash: Digest::of(b""), name: "test".to_owned(), can }
     }
 
     fn scopes(&self) -> String {
@@ -109,16 +111,24 @@ impl TokensByHash {
 }
 
 fn known(core: &Core, token: Option<&Secret>) -> Result<Caller, Fault> {
-    let hash = token.ok_or(Fault::Unauthorised)?.hash();
+    by_hash(core, token.ok_or(Fault::Unauthorised)?.hash())
+}
+
+/// Tells whether a token is still in force, as far as this origin knows.
+pub(crate) fn is_in_force(core: &Core, hash: &Digest) -> bool {
+    by_hash(core, *hash).is_ok()
+}
+
+fn by_hash(core: &Core, hash: Digest) -> Result<Caller, Fault> {
     {
         let state = core.journal.state();
         if let Some((id, token)) = state.control.as_ref().and_then(|control| core.tokens.find(control, &hash)) {
-            return Ok(Caller { id: Some(id.clone()), name: token.name.clone(), can: token.can.clone() });
+            return Ok(Caller { id: Some(id.clone()), hash, name: token.name.clone(), can: token.can.clone() });
         }
     }
     let same = |known: &Digest| bool::from(known.as_bytes().ct_eq(hash.as_bytes()));
     if core.own().follow_token.as_ref().is_some_and(same) {
-        return Ok(Caller { id: None, name: "follow".to_owned(), can: vec![Grant::Follow(None, None)] });
+        return Ok(Caller { id: None, hash, name: "follow".to_owned(), can: vec![Grant::Follow(None, None)] });
     }
     Err(Fault::UnknownToken)
 }
@@ -158,7 +168,7 @@ pub(crate) fn lost_tokens(
     for (name, can) in built_in() {
         let path = folder.join(format!("{name}.token"));
         let is_admin = can == Grant::Admin;
-        if is_in_force(&path, tokens, &can) || (has_follow_token && !is_admin) {
+        if holds_one(&path, tokens, &can) || (has_follow_token && !is_admin) {
             continue;
         }
         let secret = write_new(&path)?;
@@ -187,7 +197,7 @@ fn built_in() -> [(&'static str, Grant); 2] {
 
 /// Tells whether a file holds a token that may do what it is for. One that is there but can't be read is
 /// left to whoever made it so.
-fn is_in_force(path: &Path, tokens: &BTreeMap<String, StoredToken>, can: &Grant) -> bool {
+fn holds_one(path: &Path, tokens: &BTreeMap<String, StoredToken>, can: &Grant) -> bool {
     match std::fs::read_to_string(path) {
         Ok(text) => {
             let hash = Secret::from_text(&text).hash();
@@ -302,7 +312,7 @@ mod tests {
         assert_eq!(tokens.len(), 3);
         assert!(tokens["admin"].hash != first["admin"].hash && tokens["follow"] == first["follow"], "{tokens:?}");
         for (name, can) in built_in() {
-            assert!(is_in_force(&folder.path().join(format!("{name}.token")), &tokens, &can), "{name}");
+            assert!(holds_one(&folder.path().join(format!("{name}.token")), &tokens, &can), "{name}");
         }
         assert!(lost_tokens(folder.path(), &tokens, false, false).unwrap().is_empty(), "it is mended once");
     }
@@ -318,7 +328,7 @@ mod tests {
         assert_eq!(tokens.len(), 4);
         for folder in [first, second] {
             for (name, can) in built_in() {
-                assert!(is_in_force(&folder.path().join(format!("{name}.token")), &tokens, &can), "{name}");
+                assert!(holds_one(&folder.path().join(format!("{name}.token")), &tokens, &can), "{name}");
             }
         }
     }

@@ -237,8 +237,9 @@ fn has_host(patterns: &[HostPattern], host: &Host) -> bool {
 }
 
 /// Decides whether a token may be revoked; `relying` are the followers that hold a lease by it. Nobody
-/// locks everybody out, and nobody fences a network by a slip of the finger.
-pub(crate) fn revoke(tokens: &BTreeMap<String, StoredToken>, id: &str, relying: &[NodeName]) -> Result<Fact, Fault> {
+/// locks everybody out, and nobody fences a network by a slip of the finger: who means to has to say so (`force`), as where
+/// one of those followers is a thief.
+pub(crate) fn revoke(tokens: &BTreeMap<String, StoredToken>, id: &str, relying: &[NodeName], force: bool) -> Result<Fact, Fault> {
     let Some(token) = tokens.get(id) else {
         return Err(Fault::NotFound(format!("there is no token `{id}`; see `atoll token list`")));
     };
@@ -251,11 +252,11 @@ pub(crate) fn revoke(tokens: &BTreeMap<String, StoredToken>, id: &str, relying: 
     }
     // A token for one follower or one role may have been stolen with its machine: it goes at once.
     let for_any = token.can.iter().any(|held| held.covers(&Grant::Follow(None, None)));
-    if for_any && !relying.is_empty() {
+    if for_any && !relying.is_empty() && !force {
         return Err(Fault::StillNeeded(format!(
             "{} of the followers rely on `{id}` and would be fenced without it ({}). Give each a token of its own \
              (`atoll token create --can follow:ROLE/NAME`, in ATOLL_FOLLOW_TOKEN or origin.follow_token of its machine), \
-             start it anew, and revoke `{id}` then",
+             start it anew, and revoke `{id}` then; `--force` (`?force=true`) revokes it now and fences them",
             relying.len(),
             relying.iter().take(5).map(NodeName::as_str).collect::<Vec<_>>().join(", ")
         )));
@@ -451,14 +452,15 @@ mod tests {
         let mut tokens: BTreeMap<_, _> = rows.iter().map(|(id, can)| ((*id).to_owned(), token(can))).collect();
         let relying: Vec<NodeName> = vec!["fra-1".parse().unwrap()];
 
-        assert!(matches!(revoke(&tokens, "nobody", &[]), Err(Fault::NotFound(_))));
-        assert!(matches!(revoke(&tokens, "admin", &[]), Err(Fault::StillNeeded(said)) if said.contains("token create --can admin")));
-        assert!(matches!(revoke(&tokens, "follow", &relying), Err(Fault::StillNeeded(said)) if said.contains("fra-1")));
-        assert!(revoke(&tokens, "follow", &[]).is_ok(), "nobody relies on it");
-        assert!(revoke(&tokens, "one", &relying).is_ok(), "it may have been stolen");
-        assert!(revoke(&tokens, "ci", &[]).is_ok());
+        assert!(matches!(revoke(&tokens, "nobody", &[], false), Err(Fault::NotFound(_))));
+        assert!(matches!(revoke(&tokens, "admin", &[], true), Err(Fault::StillNeeded(said)) if said.contains("token create --can admin")));
+        assert!(matches!(revoke(&tokens, "follow", &relying, false), Err(Fault::StillNeeded(said)) if said.contains("fra-1")));
+        assert!(revoke(&tokens, "follow", &[], false).is_ok(), "nobody relies on it");
+        assert!(revoke(&tokens, "follow", &relying, true).is_ok(), "one of them may be a thief");
+        assert!(revoke(&tokens, "one", &relying, false).is_ok(), "it may have been stolen");
+        assert!(revoke(&tokens, "ci", &[], false).is_ok());
         tokens.insert("second".to_owned(), token("admin"));
-        assert!(revoke(&tokens, "admin", &[]).is_ok());
+        assert!(revoke(&tokens, "admin", &[], false).is_ok());
     }
 
     fn by(owner: &str, prefix: &str) -> Result<Vec<String>, Fault> {

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use wire::{Chain, Epoch, LiveEdge, Position, Question, Role};
+use wire::{Chain, Digest, Epoch, LiveEdge, Position, Question, Role};
 
+use crate::auth;
 use crate::clock::boottime;
 use crate::core::Core;
 use crate::journal::StoredEvent;
@@ -37,12 +38,12 @@ struct Line<'a> {
 }
 
 /// Starts the feed behind `after` and returns its lines. It ends when the reader leaves, when it is
-/// too slow, when the epoch changes, and when the origin stops.
-pub(crate) fn start(core: Arc<Core>, after: Position, role: Role) -> mpsc::Receiver<Bytes> {
+/// too slow, when the epoch changes, when its token (`token` is its hash) is revoked, and when the origin stops.
+pub(crate) fn start(core: Arc<Core>, after: Position, role: Role, token: Digest) -> mpsc::Receiver<Bytes> {
     let (lines, out) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         core.metrics.feeds.inc();
-        Feed { at: after, role, live_version: None, asked: 0, lines, core: &core }.run().await;
+        Feed { at: after, role, token, live_version: None, asked: 0, lines, core: &core }.run().await;
         core.metrics.feeds.dec();
     });
     out
@@ -51,6 +52,7 @@ pub(crate) fn start(core: Arc<Core>, after: Position, role: Role) -> mpsc::Recei
 struct Feed<'a> {
     at: Position,
     role: Role,
+    token: Digest,
     /// The version of the live set that was sent last.
     live_version: Option<u64>,
     /// The last question that was sent.
@@ -64,14 +66,19 @@ enum End {
     ReaderLeft,
     TooSlow,
     Elsewhere,
+    Revoked,
 }
 
 impl Feed<'_> {
     async fn run(mut self) {
         let ended = self.follow().await;
-        if let Err(End::TooSlow) = ended {
-            self.core.metrics.feeds_cut.inc();
-            tracing::info!(at = %self.at, "a feed was cut off: its reader is too slow");
+        match ended {
+            Err(End::TooSlow) => {
+                self.core.metrics.feeds_cut.inc();
+                tracing::info!(at = %self.at, "a feed was cut off: its reader is too slow");
+            }
+            Err(End::Revoked) => tracing::info!(at = %self.at, "a feed was cut off: its token was revoked"),
+            Err(End::ReaderLeft | End::Elsewhere) | Ok(()) => {}
         }
     }
 
@@ -114,6 +121,9 @@ impl Feed<'_> {
         // An origin that is cut off says nothing more: its followers find another one.
         if head.epoch != self.at.epoch || self.core.must_be_current().is_err() {
             return Err(End::Elsewhere);
+        }
+        if !auth::is_in_force(self.core, &self.token) {
+            return Err(End::Revoked);
         }
         let mut events = self.core.journal.read_after(self.at.seq, BATCH).await.map_err(|_| End::Elsewhere)?;
         let mut room = BATCH_BYTES;

@@ -28,10 +28,17 @@ pub(crate) struct Metrics {
     pub(crate) feeds: Gauge,
     pub(crate) feeds_cut: Counter,
     pub(crate) append_seconds: Histogram,
+    responses: Family<Status, Counter>,
     head: Gauge<u64, AtomicU64>,
     complete: Gauge<u64, AtomicU64>,
     live_edges: Gauge,
     is_kept: Gauge,
+}
+
+/// The status of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Status {
+    status: u16,
 }
 
 /// Which version runs.
@@ -57,6 +64,8 @@ impl Metrics {
         let acks = counter("acks", "Acks of followers");
         let acks_refused = counter("acks_refused", "Acks that got no lease");
         let feeds_cut = counter("feeds_cut", "Feeds cut off because their reader was too slow");
+        let responses: Family<Status, Counter> = Family::default();
+        registry.register("responses", "Answers by their status", responses.clone());
         let (feeds, live_edges) = (Gauge::default(), Gauge::default());
         registry.register("feeds", "Feeds that are open", feeds.clone());
         registry.register("live_edges", "Edges that hold a lease", live_edges.clone());
@@ -83,11 +92,17 @@ impl Metrics {
             feeds,
             feeds_cut,
             append_seconds,
+            responses,
             head,
             complete,
             live_edges,
             is_kept,
         }
+    }
+
+    /// Counts one answer.
+    pub(crate) fn answered(&self, status: u16) {
+        self.responses.get_or_create(&Status { status }).inc();
     }
 
     /// Returns all of it as Prometheus reads it.

@@ -187,7 +187,7 @@ fn keep_the_pace(listener: &TcpListener) {
 fn serve(core: &Arc<Core>, listener: TcpListener, tls: Option<rustls::ServerConfig>) -> Result<actix_web::dev::Server> {
     let data = web::Data::from(Arc::clone(core));
     keep_the_pace(&listener);
-    let server = HttpServer::new(move || App::new().app_data(data.clone()).wrap(from_fn(api::traced)).configure(api::mount))
+    let server = HttpServer::new(move || App::new().app_data(data.clone()).wrap(from_fn(api::observed)).configure(api::mount))
         .workers(2)
         // A blob's head and body are two writes: held back, the second would wait for the peer's delayed ACK.
         .tcp_nodelay(true)

@@ -84,7 +84,7 @@ async fn a_miss_then_a_hit_with_age_and_cache_status() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upstream_sees_the_client_s_host_and_our_own_fields() -> Result<()> {
+async fn an_upstream_sees_the_host_of_the_key_and_our_own_fields() -> Result<()> {
     let upstream = Upstream::start(|_| Reply::plain(200, "")).await?;
     let town = Town::plan().edges(&["fra-1"]).upstream(&upstream).start().await?;
 
@@ -94,7 +94,11 @@ async fn an_upstream_sees_the_client_s_host_and_our_own_fields() -> Result<()> {
 
     let seen = upstream.seen("/c?q=%2F");
     let seen = seen.first().with_context(|| format!("{upstream:?} saw another target"))?;
-    assert_eq!((seen.header("host"), seen.header("via"), seen.header("cdn-loop")), (Some("API.test:81"), Some("1.1 atoll"), Some("atoll")));
+    assert_eq!((seen.header("host"), seen.header("via"), seen.header("cdn-loop")), (Some("api.test"), Some("1.1 atoll"), Some("atoll")));
+    assert_eq!(
+        (seen.header("x-forwarded-host"), seen.header("forwarded")),
+        (Some("api.test"), Some("for=127.0.0.1;host=\"api.test\";proto=http"))
+    );
     assert_eq!((seen.header("x-forwarded-for"), seen.header("x-forwarded-proto")), (Some("127.0.0.1"), Some("http")));
     assert_eq!((seen.header("x-original-url"), seen.header("x-secret")), (None, None));
     assert_eq!((looped.status, upstream.count("/loop")), (508, 0));

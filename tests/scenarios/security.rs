@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use config::Settings;
 use edge::Edge;
-use harness::eventually;
+use harness::{PATIENCE, Town, eventually, raw};
 use origin::Origin;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use wire::Secret;
@@ -64,5 +64,49 @@ async fn followers_and_the_command_line_verify_the_origins_certificate() -> Resu
     assert_eq!(plain.status.code(), Some(2), "there is no plain listener beside it");
     edge.stop().await;
     origin.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_is_refused_before_its_body_is_read_and_is_counted() -> Result<()> {
+    let town = Town::plan().start().await?;
+    let calls = ["POST /v1/ack", "POST /v1/questions/1", "POST /v1/tokens", "PUT /v1/config", "PUT /v1/sites/www/aliases/production"];
+    let bodies = ["POST /v1/purges", "POST /v1/sites/www/publishes", "POST /v1/blobs", "POST /service/default/purge"];
+
+    for call in calls.iter().chain(&bodies) {
+        for token in ["", "Authorization: Bearer atoll_0000\r\n"] {
+            let request = format!("{call} HTTP/1.1\r\nHost: origin.test\r\n{token}Content-Length: 1000\r\n\r\n");
+            let answer = raw(town.origin_address()?, request.as_bytes()).await?;
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{call}: {answer}");
+        }
+    }
+
+    let metrics = town.control()?.get("/metrics").await?.text();
+    let expected = format!("atoll_origin_responses_total{{status=\"401\"}} {}", 2 * (calls.len() + bodies.len()));
+    assert!(metrics.lines().any(|line| line == expected), "{metrics}");
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_ends_when_its_token_is_revoked() -> Result<()> {
+    let town = Town::plan().start().await?;
+    let control = town.control()?;
+    let (id, spy) = control.issue(&["follow:edge/spy"]).await?;
+    let feed = format!("/v1/feed?role=edge&after={}", control.status().await?.position);
+
+    let feed = tokio::spawn(async move { spy.get(&feed).await });
+    eventually("the feed to be open", || async {
+        let metrics = control.get("/metrics").await?.text();
+        ensure!(metrics.lines().any(|line| line == "atoll_origin_feeds 1"), "{metrics}");
+        Ok(())
+    })
+    .await?;
+    control.send("DELETE", &format!("/v1/tokens/{id}"), &[], "").await?.with_status(204)?;
+
+    // An answer is there when its last byte is.
+    let seen = tokio::time::timeout(PATIENCE, feed).await???.with_status(200)?;
+    assert!(!seen.text().contains(&id), "it saw the event that ended it: {}", seen.text());
+    town.stop().await;
     Ok(())
 }

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use bytes::Bytes;
 use wire::{ApplyAnswer, ConfigVersion, Fact, Grant};
 
-use super::{Shared, if_match};
+use super::{JSON_MOST, Shared, if_match, read_whole};
 use crate::auth;
 use crate::core::Core;
 use crate::fault::Fault;
@@ -14,10 +13,11 @@ use crate::fault::Fault;
 /// Checks a configuration, TOML or JSON, and puts it in force everywhere. Sections of single nodes
 /// are left aside. `If-Match` names the number that it replaces.
 #[utoipa::path(put, path = "/v1/config", request_body(content = String, description = "the file, or its JSON"), responses((status = 200, body = ApplyAnswer), (status = 412, body = wire::Problem), (status = 422, body = wire::Problem)))]
-pub(super) async fn put(core: Shared, request: HttpRequest, body: Bytes) -> Result<HttpResponse, Fault> {
+pub(super) async fn put(core: Shared, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request).await?;
-    core.know_all().await?;
     caller.must(&Grant::Config)?;
+    let body = read_whole(&core, &request, body, JSON_MOST).await?;
+    core.know_all().await?;
     let network = read(&request, &body)?;
     ::config::Network::from_json(&network).map_err(Fault::Complaints)?;
     let current = core.journal.state().config.clone();
@@ -44,7 +44,7 @@ pub(super) async fn put(core: Shared, request: HttpRequest, body: Bytes) -> Resu
     Ok(HttpResponse::Ok().insert_header(("ETag", format!("\"{}\"", answer.number))).json(answer))
 }
 
-fn read(request: &HttpRequest, body: &Bytes) -> Result<serde_json::Value, Fault> {
+fn read(request: &HttpRequest, body: &[u8]) -> Result<serde_json::Value, Fault> {
     let text = std::str::from_utf8(body).map_err(|_| Fault::bad("the configuration is not UTF-8"))?;
     let kind = request.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.starts_with("application/json") {

@@ -5,7 +5,7 @@ use futures_util::stream;
 use serde::Deserialize;
 use wire::{Ack, AckAnswer, FeedLine, Grant, Position, QuestionAnswer, Role};
 
-use super::{Shared, name};
+use super::{Shared, name, read_json};
 use crate::auth;
 use crate::fault::Fault;
 use crate::feed;
@@ -21,7 +21,8 @@ pub(super) struct After {
 /// An endless answer: a line per batch of events behind a position, and a line each heartbeat.
 #[utoipa::path(get, path = "/v1/feed", params(("after" = String, Query), ("role" = Role, Query)), responses((status = 200, body = FeedLine, content_type = "application/x-ndjson"), (status = 409, body = wire::Problem)))]
 pub(super) async fn feed(core: Shared, request: HttpRequest, query: web::Query<After>) -> Result<HttpResponse, Fault> {
-    auth::caller(&core, &request).await?.must_follow(query.role)?;
+    let caller = auth::caller(&core, &request).await?;
+    caller.must_follow(query.role)?;
     let after: Position = name(&query.after)?;
     // That the journal lost its end is believed from an ack alone, whose token is bound to a name.
     match core.fit(&after).await? {
@@ -32,17 +33,18 @@ pub(super) async fn feed(core: Shared, request: HttpRequest, query: web::Query<A
             return Err(Fault::LostHistory(format!("{after} is not in this journal: it lost its end; acknowledge it, and follow then")));
         }
     }
-    let lines = feed::start(core.into_inner(), after, query.role);
+    let lines = feed::start(core.into_inner(), after, query.role, caller.hash);
     let lines = stream::unfold(lines, |mut lines| async { lines.recv().await.map(|line| (Ok::<_, actix_web::Error>(line), lines)) });
     Ok(HttpResponse::Ok().content_type("application/x-ndjson").insert_header(("Cache-Control", "no-store")).streaming(lines))
 }
 
 /// "All up to this position is in force here": answers with a lease, or with the reason for none.
 #[utoipa::path(post, path = "/v1/ack", request_body = Ack, responses((status = 200, body = AckAnswer)))]
-pub(super) async fn ack(core: Shared, request: HttpRequest, body: web::Json<Ack>) -> Result<HttpResponse, Fault> {
+pub(super) async fn ack(core: Shared, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request).await?;
-    caller.must(&Grant::Follow(Some(body.role), Some(body.follower.clone())))?;
-    let answer = core.ack(body.into_inner(), caller.id).await?;
+    let said: Ack = read_json(&core, &request, body).await?;
+    caller.must(&Grant::Follow(Some(said.role), Some(said.follower.clone())))?;
+    let answer = core.ack(said, caller.id).await?;
     core.metrics.acks.inc();
     if answer.reason.is_some() {
         core.metrics.acks_refused.inc();
@@ -52,15 +54,11 @@ pub(super) async fn ack(core: Shared, request: HttpRequest, body: web::Json<Ack>
 
 /// What an edge holds of what its feed asked about.
 #[utoipa::path(post, path = "/v1/questions/{id}", params(("id" = u64, Path)), request_body = QuestionAnswer, responses((status = 204), (status = 404, body = wire::Problem)))]
-pub(super) async fn answer(
-    core: Shared,
-    request: HttpRequest,
-    path: web::Path<u64>,
-    body: web::Json<QuestionAnswer>,
-) -> Result<HttpResponse, Fault> {
+pub(super) async fn answer(core: Shared, request: HttpRequest, path: web::Path<u64>, body: web::Payload) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request).await?;
-    caller.must(&Grant::Follow(Some(Role::Edge), Some(body.follower.clone())))?;
-    core.questions.answer(*path, &body)?;
+    let said: QuestionAnswer = read_json(&core, &request, body).await?;
+    caller.must(&Grant::Follow(Some(Role::Edge), Some(said.follower.clone())))?;
+    core.questions.answer(*path, &said)?;
     Ok(HttpResponse::NoContent().finish())
 }
 

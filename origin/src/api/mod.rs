@@ -14,7 +14,7 @@ mod fastly;
 mod cloudflare;
 mod status;
 mod tokens;
-mod traced;
+mod observed;
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -24,13 +24,14 @@ use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
 use actix_web::{HttpRequest, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use serde::de::DeserializeOwned;
 use tokio::sync::SemaphorePermit;
 use wire::{Digest, IdempotencyKey};
 
 use crate::core::Core;
 use crate::fault::Fault;
 
-/// A JSON body of a request, other than a manifest or a purge.
+/// A body of a request, other than a manifest or a purge.
 const JSON_MOST: usize = 1 << 20;
 
 /// A purge of as many URLs as are allowed, each with as long a target as an edge reads (8 KiB), its scheme and its host.
@@ -42,25 +43,16 @@ const MANIFEST_MOST: usize = 64 << 20;
 /// From here on a body is large, and only some are read at a time: they are in memory as a whole.
 const LARGE: usize = 1 << 20;
 
-/// How long a large body may take from its first bytes to its last.
+/// How long a body may take until it is known for a large one, and how long the rest of that.
+const WITHIN: Duration = Duration::from_secs(30);
 const LARGE_WITHIN: Duration = Duration::from_secs(120);
 
-pub(crate) use traced::traced;
+pub(crate) use observed::observed;
 
 type Shared = web::Data<Core>;
 
 /// Mounts every call.
 pub(crate) fn mount(app: &mut web::ServiceConfig) {
-    let as_problem = |error: actix_web::error::JsonPayloadError, _: &HttpRequest| {
-        let fault = match &error {
-            actix_web::error::JsonPayloadError::Overflow { .. } | actix_web::error::JsonPayloadError::OverflowKnownLength { .. } => {
-                Fault::TooLarge(error.to_string())
-            }
-            _ => Fault::bad(&error),
-        };
-        let response = actix_web::ResponseError::error_response(&fault);
-        InternalError::from_response(error, response).into()
-    };
     let bad_query = |error: actix_web::error::QueryPayloadError, _: &HttpRequest| {
         let response = actix_web::ResponseError::error_response(&Fault::bad(&error));
         InternalError::from_response(error, response).into()
@@ -69,9 +61,7 @@ pub(crate) fn mount(app: &mut web::ServiceConfig) {
         let response = actix_web::ResponseError::error_response(&Fault::bad(&error));
         InternalError::from_response(error, response).into()
     };
-    app.app_data(web::PayloadConfig::new(JSON_MOST))
-        .app_data(web::PathConfig::default().error_handler(bad_path))
-        .app_data(web::JsonConfig::default().limit(JSON_MOST).content_type_required(false).error_handler(as_problem))
+    app.app_data(web::PathConfig::default().error_handler(bad_path))
         .app_data(web::QueryConfig::default().error_handler(bad_query))
         .service(page("/livez").route(web::get().to(health::livez)).route(web::head().to(health::livez)))
         .service(page("/readyz").route(web::get().to(health::readyz)).route(web::head().to(health::readyz)))
@@ -156,8 +146,14 @@ impl Deref for Whole<'_> {
     }
 }
 
-/// Reads a body of at most so many bytes; one that is announced as longer is refused before it is read. A large one waits for
-/// its turn, and has to come within a time, so that those who wait get theirs.
+/// Reads what a body of ordinary size says.
+async fn read_json<T: DeserializeOwned>(core: &Core, request: &HttpRequest, body: web::Payload) -> Result<T, Fault> {
+    serde_json::from_slice(&read_whole(core, request, body, JSON_MOST).await?).map_err(Fault::unreadable)
+}
+
+/// Reads a body of at most so many bytes; one that is announced as longer is refused before it is read. It has to come within
+/// a time; a large one waits for its turn before its rest is read. Who sends it is known by then: no call takes a body of its
+/// own accord, which would be read before it is asked whose it is.
 async fn read_whole<'a>(core: &'a Core, request: &HttpRequest, mut body: web::Payload, most: usize) -> Result<Whole<'a>, Fault> {
     let too_large = || Fault::TooLarge(format!("the body has more than the {most} bytes that are allowed"));
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -165,21 +161,30 @@ async fn read_whole<'a>(core: &'a Core, request: &HttpRequest, mut body: web::Pa
         return Err(too_large());
     }
     let mut whole = BytesMut::new();
-    while whole.len() <= LARGE {
-        let Some(chunk) = body.next().await else { return Ok(Whole { bytes: whole.freeze(), _permit: None }) };
-        whole.extend_from_slice(&chunk.map_err(Fault::bad)?);
+    if read_up_to(&mut body, &mut whole, most.min(LARGE), WITHIN).await? {
+        return Ok(Whole { bytes: whole.freeze(), _permit: None });
+    }
+    if most <= LARGE {
+        return Err(too_large());
     }
     let permit = core.limits.large_bodies.acquire().await.map_err(|_| Fault::Stopping)?;
-    let rest = async {
+    if !read_up_to(&mut body, &mut whole, most, LARGE_WITHIN).await? {
+        return Err(too_large());
+    }
+    Ok(Whole { bytes: whole.freeze(), _permit: Some(permit) })
+}
+
+/// Reads a body until there is more of it than so many bytes; tells whether it ended before.
+async fn read_up_to(body: &mut web::Payload, whole: &mut BytesMut, most: usize, within: Duration) -> Result<bool, Fault> {
+    let read = async {
         while whole.len() <= most {
-            let Some(chunk) = body.next().await else { return Ok(()) };
+            let Some(chunk) = body.next().await else { return Ok(true) };
             whole.extend_from_slice(&chunk.map_err(Fault::bad)?);
         }
-        Err(too_large())
+        Ok(false)
     };
-    let late = |_| Fault::bad(format!("the body did not come within {} s", LARGE_WITHIN.as_secs()));
-    tokio::time::timeout(LARGE_WITHIN, rest).await.map_err(late)??;
-    Ok(Whole { bytes: whole.freeze(), _permit: Some(permit) })
+    let late = |_| Fault::bad(format!("the body did not come within {} s", within.as_secs()));
+    tokio::time::timeout(within, read).await.map_err(late)?
 }
 
 fn if_match_digest(headers: &HeaderMap) -> Result<Option<Digest>, Fault> {

@@ -7,7 +7,7 @@ use wire::{
     Alias, AliasAnswer, AliasMove, CommitAnswer, Digest, Fact, Grant, Manifest, Position, PublishStarted, SiteName, VersionList, VersionRow,
 };
 
-use super::{MANIFEST_MOST, Shared, if_match_digest, name, read_whole};
+use super::{MANIFEST_MOST, Shared, if_match_digest, name, read_json, read_whole};
 use crate::auth;
 use crate::blobs::{BlobError, Verdict};
 use crate::core::Core;
@@ -171,13 +171,14 @@ pub(super) async fn move_alias(
     core: Shared,
     request: HttpRequest,
     path: web::Path<(String, String)>,
-    body: web::Json<AliasMove>,
+    body: web::Payload,
 ) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request).await?;
-    core.know_all().await?;
     let (site, alias): (SiteName, Alias) = (name(&path.0)?, name(&path.1)?);
     caller.must(&Grant::Publish(Some(site.clone())))?;
     let if_match = if_match_digest(request.headers())?;
+    let body: AliasMove = read_json(&core, &request, body).await?;
+    core.know_all().await?;
     let moved = decide::move_alias(&core.journal.state(), &site, &alias, &body, if_match.as_ref())?;
     let (previous, position) = match moved {
         Moved::Already => (Some(body.version), core.journal.head()),

@@ -2,9 +2,10 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use config::PURGE_RATES;
+use serde::Deserialize;
 use wire::{Fact, Grant, StoredToken, TokenInfo, TokenIssued, TokenRequest};
 
-use super::Shared;
+use super::{Shared, read_json};
 use crate::auth;
 use crate::clock::boottime;
 use crate::decide;
@@ -15,11 +16,11 @@ const MOST: usize = 10_000;
 
 /// Issues a token.
 #[utoipa::path(post, path = "/v1/tokens", request_body = TokenRequest, responses((status = 201, body = TokenIssued)))]
-pub(super) async fn issue(core: Shared, request: HttpRequest, body: web::Json<TokenRequest>) -> Result<HttpResponse, Fault> {
+pub(super) async fn issue(core: Shared, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request).await?;
-    core.know_all().await?;
     caller.must(&Grant::Admin)?;
-    let TokenRequest { name, can, purge_rate } = body.into_inner();
+    let TokenRequest { name, can, purge_rate } = read_json(&core, &request, body).await?;
+    core.know_all().await?;
     if can.is_empty() {
         return Err(Fault::bad("a token that may do nothing is of no use: give it at least one scope in `can`"));
     }
@@ -60,9 +61,21 @@ pub(super) async fn list(core: Shared, request: HttpRequest) -> Result<HttpRespo
     Ok(HttpResponse::Ok().json(rows))
 }
 
-/// Revokes a token, at once; not the last with scope `admin`, nor one for any follower on which some rely.
-#[utoipa::path(delete, path = "/v1/tokens/{id}", params(("id" = String, Path)), responses((status = 204), (status = 404, body = wire::Problem), (status = 409, body = wire::Problem)))]
-pub(super) async fn revoke(core: Shared, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, Fault> {
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct How {
+    #[serde(default)]
+    force: bool,
+}
+
+/// Revokes a token, at once; not the last with scope `admin`, nor, unless by `force`, one for any follower on which some rely.
+#[utoipa::path(delete, path = "/v1/tokens/{id}", params(("id" = String, Path), ("force" = Option<bool>, Query)), responses((status = 204), (status = 404, body = wire::Problem), (status = 409, body = wire::Problem)))]
+pub(super) async fn revoke(
+    core: Shared,
+    request: HttpRequest,
+    path: web::Path<String>,
+    how: web::Query<How>,
+) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request).await?;
     core.know_all().await?;
     caller.must(&Grant::Admin)?;
@@ -73,7 +86,7 @@ pub(super) async fn revoke(core: Shared, request: HttpRequest, path: web::Path<S
         let control = state.control.as_ref().ok_or_else(|| Fault::NotFound(format!("there is no token `{id}`")))?;
         // Of two that revoke the last but one at once, one must lose.
         let tokens = ("tokens".to_owned(), control.streams.get("tokens").copied().unwrap_or(0));
-        (decide::revoke(&control.tokens, &id, &relying)?, vec![tokens])
+        (decide::revoke(&control.tokens, &id, &relying, how.force)?, vec![tokens])
     };
     core.append(&caller.name, vec![fact], if_unchanged).await?;
     Ok(HttpResponse::NoContent().finish())

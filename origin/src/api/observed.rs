@@ -1,14 +1,22 @@
-//! The span of a call, in the trace that it came with.
+//! What is seen of a call from outside: its span, in the trace that it came with, its status in the metrics, and a line in
+//! the log where its sender may not do what it asks.
 
-use actix_web::Error;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::middleware::Next;
+use actix_web::{Error, web};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
+use crate::core::Core;
+
 /// Goes on with a call within a span. Of an answer that goes on for long, such as a feed, it has the head.
-pub(crate) async fn traced<B: MessageBody>(request: ServiceRequest, next: Next<B>) -> Result<ServiceResponse<B>, Error> {
+pub(crate) async fn observed<B: MessageBody>(
+    core: web::Data<Core>,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
     let span = trace::stage!(
         "call",
         otel.kind = "server",
@@ -28,6 +36,12 @@ pub(crate) async fn traced<B: MessageBody>(request: ServiceRequest, next: Next<B
     span.record("http.response.status_code", answered.status().as_u16());
     if answered.status().is_server_error() {
         span.record("otel.status_code", "error");
+    }
+    core.metrics.answered(answered.status().as_u16());
+    if matches!(answered.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        let request = answered.request();
+        let client = request.peer_addr().map(|peer| peer.ip().to_string()).unwrap_or_default();
+        tracing::info!(client, method = %request.method(), path = request.path(), status = answered.status().as_u16(), "a call was refused");
     }
     Ok(answered)
 }
