@@ -8,9 +8,8 @@ use wire::{ApplyAnswer, ConfigVersion, Timestamp};
 
 use crate::args::Apply;
 use crate::context::Context;
-use crate::engines;
 use crate::exit::{Done, Failure, Outcome};
-use crate::say;
+use crate::{engines, risks, say};
 
 /// Runs `atoll check`.
 pub(crate) async fn check(file: &Path, offline: bool, context: &Context) -> Outcome {
@@ -20,6 +19,9 @@ pub(crate) async fn check(file: &Path, offline: bool, context: &Context) -> Outc
     let settings = config::Settings::load(file, std::env::vars(), context.flags())?;
     if settings.shown.iter().all(|row| row.source == Source::Default) {
         say::warning(format!("{} describes nothing: every value is a default", file.display()));
+    }
+    for risk in risks::of(&settings) {
+        say::warning(risk);
     }
     if !offline {
         engines::check(&settings).await?;

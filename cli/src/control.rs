@@ -1,5 +1,7 @@
 //! A client of the control API.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::{Body, Certificate, Client, Method, RequestBuilder, Response, StatusCode, redirect};
@@ -27,6 +29,8 @@ pub(crate) struct Token {
 pub(crate) struct Control {
     client: Client,
     urls: Vec<String>,
+    /// The one that answered last, which is asked first: each call to one that is away would wait for it anew.
+    first: Arc<AtomicUsize>,
     token: Token,
 }
 
@@ -44,20 +48,26 @@ impl Control {
             builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(Failure::failed)?;
-        Ok(Self { client, urls, token })
+        Ok(Self { client, urls, first: Arc::default(), token })
     }
 
     /// Sends a request to the first origin that can be reached. What only asks is asked of the next one also where an origin
     /// does not answer, or can't at the moment.
     async fn send(&self, method: Method, path: &str, build: impl Fn(RequestBuilder) -> RequestBuilder) -> Result<Response, Failure> {
         let mut said = Vec::new();
-        for (at, url) in self.urls.iter().enumerate() {
-            let may_ask_next = method == Method::GET && at + 1 < self.urls.len();
+        let first = self.first.load(Ordering::Relaxed);
+        for (at, url) in self.urls.iter().enumerate().cycle().skip(first).take(self.urls.len()) {
+            let may_ask_next = method == Method::GET && said.len() + 1 < self.urls.len();
             let patience = if may_ask_next { IMPATIENCE } else { PATIENCE };
             let request = self.client.request(method.clone(), format!("{url}{path}")).timeout(patience);
             match build(request.bearer_auth(self.token.secret.reveal())).send().await {
-                Ok(response) if may_ask_next && response.status() == StatusCode::SERVICE_UNAVAILABLE => {}
-                Ok(response) => return self.accepted(response, url).await,
+                Ok(response) if may_ask_next && response.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                    said.push(format!("the origin at {url} can't answer at the moment"));
+                }
+                Ok(response) => {
+                    self.first.store(at, Ordering::Relaxed);
+                    return self.accepted(response, url).await;
+                }
                 Err(error) if error.is_connect() || may_ask_next => said.push(unreached(url, &error)),
                 Err(error) => return Err(Failure::failed(format!("failed to ask the origin at {url}: {}", causes(&error)))),
             }
@@ -196,12 +206,23 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
-    /// An origin that gives each connection the same answer.
-    fn origin(answer: &'static str) -> String {
+    const AWAY: &str = r#"{"type":"about:blank","title":"away","status":503,"detail":"ask another origin"}"#;
+
+    /// Origins that give each connection the same answer, and how often the first of them was asked.
+    fn control(answers: [&'static str; 2]) -> (Control, Arc<AtomicUsize>) {
+        let asked = [Arc::new(AtomicUsize::new(0)), Arc::default()];
+        let urls = answers.iter().zip(&asked).map(|(answer, asked)| origin(answer, Arc::clone(asked))).collect();
+        let token = Token { secret: Secret::from_text("t"), found_in: "a test".to_owned() };
+        let [first, _] = asked;
+        (Control::new(urls, token, None).unwrap(), first)
+    }
+
+    fn origin(answer: &'static str, asked: Arc<AtomicUsize>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
+                asked.fetch_add(1, Ordering::Relaxed);
                 let mut stream = stream.unwrap();
                 let _ = stream.read(&mut [0; 4096]);
                 let length = answer.len();
@@ -214,12 +235,18 @@ mod tests {
 
     #[tokio::test]
     async fn what_only_asks_is_asked_of_the_next_origin_where_one_can_not_answer_and_what_does_something_is_not() {
-        let problem = r#"{"type":"about:blank","title":"away","status":503,"detail":"ask another origin"}"#;
-        let token = Token { secret: Secret::from_text("t"), found_in: "a test".to_owned() };
-        let control = Control::new(vec![origin(problem), origin("[7]")], token, None).unwrap();
-
-        assert_eq!(control.get::<Vec<u8>>("/v1/status").await.unwrap(), [7]);
+        let (control, _) = control([AWAY, "[7]"]);
         let Failure::Failed(said) = control.post::<Vec<u8>>("/v1/purges", &0).await.unwrap_err() else { panic!() };
         assert!(said.to_string().contains("ask another origin"), "{said}");
+        assert_eq!(control.get::<Vec<u8>>("/v1/status").await.unwrap(), [7]);
+    }
+
+    #[tokio::test]
+    async fn an_origin_that_can_not_answer_is_not_asked_by_each_call() {
+        let (control, asked) = control([AWAY, "[7]"]);
+        for _ in 0..3 {
+            assert_eq!(control.get::<Vec<u8>>("/v1/status").await.unwrap(), [7]);
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 }

@@ -23,6 +23,7 @@ mod journal;
 mod token;
 mod drain;
 mod engines;
+mod risks;
 mod service;
 mod changes;
 mod nodes;

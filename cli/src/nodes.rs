@@ -1,7 +1,10 @@
 //! `atoll origin`, `atoll edge` and `atoll dns`: one node in one process, from its start to its end.
 
+use std::fs::DirBuilder;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -18,10 +21,16 @@ use crate::{demo, say, service};
 /// How long a node may take to stop once it has drained, with what is in hand.
 const STOPPING: Duration = Duration::from_secs(15);
 
+/// How often it is looked at whether a node is whole.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What runs in a process until it is told to stop.
 pub(crate) trait Node {
     /// Takes in a configuration that was read anew: all of it or nothing.
     async fn reload(&mut self, settings: &Settings) -> Result<(), Failure>;
+
+    /// Tells whether all that belongs to it runs.
+    fn is_whole(&self) -> bool;
 
     /// Begins to leave, and returns for how long it should go on answering.
     fn drain(&mut self) -> Duration;
@@ -74,10 +83,11 @@ impl Signals {
         }
     }
 
-    /// Lets a node run until somebody asks it to end, and end in its own time, unless somebody asks again.
+    /// Lets a node run until somebody asks it to end, and end in its own time, unless somebody asks again. A node that is
+    /// not whole ends at once: what it keeps outlives that, and who watches over it starts it anew.
     pub(crate) async fn attend(mut self, mut node: impl Node, context: &Context) -> Outcome {
         service::ready();
-        let in_a_hurry = self.until_told_to_stop(&mut node, context).await;
+        let in_a_hurry = self.until_told_to_stop(&mut node, context).await?;
         let draining = if in_a_hurry { Duration::ZERO } else { node.drain() };
         service::stopping(draining + STOPPING);
         say_stopping(draining);
@@ -91,14 +101,21 @@ impl Signals {
         }
     }
 
-    async fn until_told_to_stop(&mut self, node: &mut impl Node, context: &Context) -> bool {
+    async fn until_told_to_stop(&mut self, node: &mut impl Node, context: &Context) -> Result<bool, Failure> {
+        let mut look = tokio::time::interval(LOOK);
         let mut alive = tokio::time::interval(service::watchdog().unwrap_or(Duration::MAX / 4));
         loop {
             let is_asked = tokio::select! {
                 told = self.next() => match told {
-                    Told::Stop { in_a_hurry, .. } => return in_a_hurry,
+                    Told::Stop { in_a_hurry, .. } => return Ok(in_a_hurry),
                     Told::Reload { is_asked } => is_asked,
                 },
+                _ = look.tick() => {
+                    if node.is_whole() {
+                        continue;
+                    }
+                    return Err(Failure::failed("a task that this node can't do without has panicked, see above: it ends, to be started anew"));
+                }
                 _ = alive.tick() => {
                     service::alive();
                     continue;
@@ -132,6 +149,12 @@ fn say_stopping(draining: Duration) {
     }
 }
 
+/// Makes the folder for what nodes keep, where there is none: nobody else's to read, since all that readers get is in it.
+pub(crate) fn make_folder(data: &Path) -> Result<(), Failure> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(data);
+    made.map_err(|error| Failure::failed(format!("failed to create {} (data): {error}", data.display())))
+}
+
 /// Where a node has its files is known to all that runs.
 fn same_data(old: &Settings, new: &Settings) -> Result<(), Failure> {
     if old.data == new.data { Ok(()) } else { Err(Failure::typed("a restart is needed to change data")) }
@@ -151,6 +174,10 @@ impl Node for OriginNode {
         }
         self.settings = settings.clone();
         Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.running.is_whole()
     }
 
     /// Its followers move to another origin when their feeds end, and callers know all of them.
@@ -176,6 +203,10 @@ impl Node for EdgeNode {
         Ok(())
     }
 
+    fn is_whole(&self) -> bool {
+        self.running.is_whole()
+    }
+
     fn drain(&mut self) -> Duration {
         self.running.drain();
         self.settings.drain
@@ -199,6 +230,10 @@ impl Node for DnsNode {
         Ok(())
     }
 
+    fn is_whole(&self) -> bool {
+        self.running.is_whole()
+    }
+
     fn drain(&mut self) -> Duration {
         self.running.drain();
         self.settings.drain
@@ -215,6 +250,10 @@ struct Demo(ServerHandle);
 impl Node for Demo {
     async fn reload(&mut self, _settings: &Settings) -> Result<(), Failure> {
         Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
+        true
     }
 
     fn drain(&mut self) -> Duration {
@@ -239,6 +278,7 @@ pub(crate) async fn origin(context: &Context, arguments: Origin) -> Outcome {
     let signals = Signals::listen(context)?;
     context.needed_file()?;
     let settings = context.settings()?;
+    make_folder(&settings.data)?;
     let mut origin = origin::Origin::new(settings.clone()).with_sockets(service::sockets(&[settings.origin.listen])?);
     if arguments.new_epoch {
         origin = origin.with_new_epoch();
@@ -253,6 +293,7 @@ pub(crate) async fn edge(context: &Context, name: &NodeName) -> Outcome {
     context.needed_file()?;
     let settings = context.settings()?;
     let token = follow_token(&settings)?;
+    make_folder(&settings.data)?;
     let edge = edge::Edge::new(settings.clone(), name, token).map_err(Failure::Typed)?;
     let addresses: Vec<SocketAddr> =
         settings.edges.get(name).into_iter().flat_map(|node| node.listen.iter().copied().chain([node.admin])).collect();
@@ -266,9 +307,44 @@ pub(crate) async fn dns(context: &Context, name: &NodeName) -> Outcome {
     context.needed_file()?;
     let settings = context.settings()?;
     let token = follow_token(&settings)?;
+    make_folder(&settings.data)?;
     let dns = dns::Dns::new(settings.clone(), name, token).map_err(Failure::Typed)?;
     let addresses: Vec<SocketAddr> =
         settings.dns.get(name).into_iter().flat_map(|node| node.listen.iter().copied().chain([node.admin])).collect();
     let running = dns.with_sockets(service::sockets(&addresses)?).start().await?;
     signals.attend(DnsNode { settings, running }, context).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What one of its tasks has left after so many looks.
+    struct Leaving(std::cell::Cell<u32>);
+
+    impl Node for Leaving {
+        async fn reload(&mut self, _settings: &Settings) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn is_whole(&self) -> bool {
+            let left = self.0.get();
+            self.0.set(left.saturating_sub(1));
+            left > 0
+        }
+
+        fn drain(&mut self) -> Duration {
+            Duration::ZERO
+        }
+
+        async fn stop(self) {}
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_not_whole_any_more_ends_as_a_failure() {
+        let context = Context::new(None, Vec::new());
+        let signals = Signals::listen(&context).unwrap();
+        let Err(Failure::Failed(error)) = signals.attend(Leaving(1.into()), &context).await else { panic!("it went on") };
+        assert!(error.to_string().contains("panicked"), "{error}");
+    }
 }

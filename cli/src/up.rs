@@ -15,7 +15,7 @@ use crate::args::Up;
 use crate::context::{Context, follow_token};
 use crate::control::{Control, Token};
 use crate::exit::{Failure, Outcome};
-use crate::nodes::{Node, Signals};
+use crate::nodes::{Node, Signals, make_folder};
 use crate::{demo, publish, say};
 
 /// How long the nodes may take to load their first snapshot.
@@ -42,6 +42,7 @@ pub(crate) async fn run(context: &Context, arguments: Up) -> Outcome {
     let signals = Signals::listen(context)?;
     let settings = context.settings()?;
     let site = arguments.site.as_ref().map(|folder| site_to_publish(&settings, folder)).transpose()?;
+    make_folder(&settings.data)?;
     let demo = match context.file() {
         None => start_demo(&settings)?,
         Some(_) => None,
@@ -195,6 +196,10 @@ impl Node for Town {
         }
         self.settings = settings.clone();
         Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.origin.is_whole() && self.edges.iter().all(edge::Running::is_whole) && self.dns.iter().all(dns::Running::is_whole)
     }
 
     /// Nobody is left who could be sent elsewhere.

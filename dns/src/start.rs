@@ -213,6 +213,12 @@ impl Running {
         self.following.is_loaded()
     }
 
+    /// Tells whether all that has to run until it is stopped does; else something panicked, and it can't go on as it is.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.following.is_whole() && !self.tasks.iter().any(JoinHandle::is_finished)
+    }
+
     /// Takes in what may be changed while it runs, of a configuration that was read anew, and follows origins at these
     /// URLs with this token from now on. All of it or nothing.
     ///

@@ -110,6 +110,12 @@ impl Following {
         *self.loaded.borrow()
     }
 
+    /// Tells whether all that has to run for it does; else something panicked, and the node can't go on as it is.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !self.tasks.iter().any(JoinHandle::is_finished)
+    }
+
     /// Sends an ack soon, since what the node says of itself has changed.
     pub fn ack_now(&self) {
         self.ack_now.notify_one();

@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     complete: Gauge<u64, AtomicU64>,
     live_edges: Gauge,
     is_kept: Gauge,
+    certificate_end: Gauge,
 }
 
 /// The status of an answer.
@@ -77,6 +78,12 @@ impl Metrics {
         registry.register("build_info", "Which version runs: always 1", build);
         let is_kept: Gauge = Gauge::default();
         registry.register("custody", "Whether all that is accepted outlives what it is kept in (P3)", is_kept.clone());
+        let certificate_end: Gauge = Gauge::default();
+        registry.register(
+            "certificate_end_timestamp_seconds",
+            "When the certificate of origin.tls ends; 0 without one",
+            certificate_end.clone(),
+        );
         let append_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
         registry.register("append_seconds", "From a command to its event on the disk", append_seconds.clone());
         Self {
@@ -97,7 +104,13 @@ impl Metrics {
             complete,
             live_edges,
             is_kept,
+            certificate_end,
         }
+    }
+
+    /// Tells when the certificate that is shown ends, in seconds since 1970.
+    pub(crate) fn certificate_ends(&self, at: i64) {
+        self.certificate_end.set(at);
     }
 
     /// Counts one answer.

@@ -12,7 +12,7 @@ use config::{BlobStore, JournalEngine, Settings};
 use listen::Sockets;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wire::Fact;
+use wire::{Fact, Timestamp};
 
 use crate::blobs::{Blobs, Verdict};
 use crate::certificate::Certificate;
@@ -78,7 +78,7 @@ impl Origin {
         let address = listener.local_addr()?;
         let folder = settings.data.join("origin");
         std::fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-        let certificate = settings.origin.tls.as_ref().map(Certificate::read).transpose()?;
+        let certificate = settings.origin.tls.as_ref().map(|files| Certificate::read(files, Timestamp::now())).transpose()?;
         let own = Own::read(&settings.origin).context("failed to get origin.follow_token")?;
         let stop = CancellationToken::new();
         let Engines { journal, leases, sole, custody, mut tasks } = Engines::open(&settings, &folder, self.new_epoch, &stop).await?;
@@ -86,6 +86,9 @@ impl Origin {
         let variants = Variants::open(&folder.join("variants")).context("failed to open the variants")?;
         variants.start(&blobs, &tokio::runtime::Handle::current())?;
         let core = Arc::new(Core::new(settings, (journal, leases, custody), blobs, variants, own, stop));
+        if let Some(certificate) = &certificate {
+            core.metrics.certificate_ends(certificate.until());
+        }
         first_facts(&core).await?;
         let server = serve(&core, listener, certificate.as_ref().map(Certificate::tls).transpose()?)?;
         let handle = server.handle();
@@ -97,8 +100,10 @@ impl Origin {
             }),
             tokio::spawn(collect::run(Arc::clone(&core), sole)),
             tokio::spawn(again::run(Arc::clone(&core))),
-            tokio::spawn(learn_blobs(Arc::clone(&core))),
         ]);
+        if core.blobs.is_shared() {
+            tokio::spawn(learn_blobs(Arc::clone(&core)));
+        }
         let admin_token = core.settings.data.join("admin.token");
         tracing::info!(%address, head = core.journal.head().seq, "origin ready on {address}");
         Ok(Running { address, admin_token, core, certificate, server: handle, tasks })
@@ -115,9 +120,6 @@ async fn open_blobs(settings: &Settings, folder: &Path) -> Result<Blobs> {
 
 /// Lists what is in a bucket, which may take minutes; until then, and where that fails, each blob is asked for by itself.
 async fn learn_blobs(core: Arc<Core>) {
-    if !core.blobs.is_shared() {
-        return;
-    }
     let verdict = Verdict::of(&core.journal.state());
     tokio::select! {
         () = core.stop.cancelled() => {}
@@ -213,6 +215,12 @@ impl Running {
         &self.admin_token
     }
 
+    /// Tells whether all that has to run until it is stopped does; else something panicked, and it can't go on as it is.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.core.journal.is_written() && !self.tasks.iter().any(JoinHandle::is_finished)
+    }
+
     /// Takes in what may be changed while it runs, of a configuration that was read anew: all of it or nothing. What is
     /// the network's stays as the journal has it.
     ///
@@ -225,7 +233,8 @@ impl Running {
         }
         let own = Own::read(&settings.origin).context("failed to get origin.follow_token")?;
         if let (Some(certificate), Some(files)) = (&self.certificate, &settings.origin.tls) {
-            certificate.renew(files)?;
+            certificate.renew(files, Timestamp::now())?;
+            self.core.metrics.certificate_ends(certificate.until());
         }
         self.core.set_own(own);
         Ok(())

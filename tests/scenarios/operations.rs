@@ -237,9 +237,9 @@ async fn an_edge_goes_on_with_its_region_s_redis_when_that_has_another_password(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_origin_shows_a_certificate_that_was_renewed_without_a_restart() -> Result<()> {
+async fn an_origin_shows_a_certificate_that_was_renewed_without_a_restart_and_tells_when_it_ends() -> Result<()> {
     let (folder, port) = (tempfile::tempdir()?, free_port()?);
-    let (first, second) = (Issuer::new()?, Issuer::new()?);
+    let (first, expired, second) = (Issuer::new(2035)?, Issuer::new(2020)?, Issuer::new(2036)?);
     first.write(folder.path())?;
     let text = format!(
         "[origin]\nlisten = \"127.0.0.1:{port}\"\nurl = \"https://localhost:{port}\"\nca = \"file:ca.pem\"\n\
@@ -252,7 +252,7 @@ async fn an_origin_shows_a_certificate_that_was_renewed_without_a_restart() -> R
         let client =
             reqwest::Client::builder().no_proxy().tls_certs_only([reqwest::Certificate::from_pem(issuer.ca.as_bytes())?]).build()?;
         Ok::<_, anyhow::Error>(async move {
-            let url = format!("https://localhost:{port}/readyz");
+            let url = format!("https://localhost:{port}/metrics");
             eventually("the certificate", || async { Ok(client.get(&url).send().await?.error_for_status()?) }).await
         })
     };
@@ -264,9 +264,16 @@ async fn an_origin_shows_a_certificate_that_was_renewed_without_a_restart() -> R
     origin.signal("HUP")?;
     says(&origin, "origin.tls.key is not a PEM key").await?;
     shows(&first)?.await?;
+    expired.write(folder.path())?;
+    origin.signal("HUP")?;
+    says(&origin, "origin.tls.certificate has expired, at 2020-01-01T00:00:00").await?;
+    shows(&first)?.await?;
     second.write(folder.path())?;
-    shows(&second)?.await.with_context(|| origin.said())?;
+    let seen = shows(&second)?.await.with_context(|| origin.said())?;
     assert!(health(folder.path())?.success());
+    let end = format!("atoll_origin_certificate_end_timestamp_seconds {}", rcgen::date_time_ymd(2036, 1, 1).unix_timestamp());
+    let metrics = seen.text().await?;
+    assert!(metrics.lines().any(|line| line == end), "{metrics}");
     Ok(())
 }
 
@@ -278,12 +285,15 @@ struct Issuer {
 }
 
 impl Issuer {
-    fn new() -> Result<Self> {
+    /// One whose certificates end when `year` begins.
+    fn new(year: i32) -> Result<Self> {
         let mut parameters = CertificateParams::new(Vec::new())?;
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(parameters, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+        let mut certificate = CertificateParams::new(vec!["localhost".to_owned()])?;
+        (certificate.not_before, certificate.not_after) = (rcgen::date_time_ymd(2019, 1, 1), rcgen::date_time_ymd(year, 1, 1));
+        let certificate = certificate.signed_by(&key, &issuer)?;
         Ok(Self { ca: issuer.pem(), certificate: certificate.pem(), key: key.serialize_pem() })
     }
 
@@ -424,6 +434,30 @@ async fn a_request_is_followed_through_an_edge_to_its_upstream_and_a_purge_throu
     assert_eq!((purge.parent.as_str(), purge.service.as_str()), ("00f067aa0ba902b7", "atoll-origin"));
     assert_eq!(named(&spans, "append")?.parent, purge.id);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_is_away_or_speaks_otherwise_is_told_of() -> Result<()> {
+    let (house, port) = (House::new("10ms")?, free_port()?);
+    let endpoint = format!("OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:{port}");
+    let origin = |more: &str| {
+        let arguments = [endpoint.as_str(), "OTEL_BSP_SCHEDULE_DELAY=50", more, ATOLL, "origin", "-c", "atoll.toml"];
+        Process::spawn("env", &arguments, house.folder.path())
+    };
+    let by_grpc = origin("OTEL_EXPORTER_OTLP_PROTOCOL=grpc")?;
+    says(&by_grpc, "OTEL_EXPORTER_OTLP_PROTOCOL=grpc: traces are exported by http/protobuf alone").await?;
+    let origin = origin("OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf")?;
+    readiness(&origin, house.origin, 200).await?;
+
+    says(&origin, "spans don't reach the collector").await?;
+    let _collector = Collector::start_at(port).await?;
+    // Each look is a call, whose span is sent.
+    eventually("spans to arrive again", || async {
+        readiness(&origin, house.origin, 200).await?;
+        ensure!(origin.said().contains("spans reach the collector again"), "{}", origin.said());
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

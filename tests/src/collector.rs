@@ -48,7 +48,15 @@ impl Collector {
     /// # Errors
     /// Where it can't listen.
     pub async fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_at(0).await
+    }
+
+    /// Begins to collect at a port.
+    ///
+    /// # Errors
+    /// Where it can't listen there.
+    pub async fn start_at(port: u16) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let (address, spans) = (listener.local_addr()?, Arc::default());
         let all = Arc::clone(&spans);
         tokio::spawn(async move {

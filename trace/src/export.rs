@@ -1,5 +1,6 @@
 //! Sends spans to a collector by OTLP over HTTP, in batches and behind the requests.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,12 +31,19 @@ const ANSWER_MOST: usize = 64 << 10;
 /// The variables by which a collector is named.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
+/// The variables that name the protocol, and the only one that is spoken.
+const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+const PROTOCOL: &str = "http/protobuf";
+
 /// Why nothing can be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The environment does not name a collector that can be asked.
     #[error("the environment's OTEL_EXPORTER_OTLP_* name no collector: {0}")]
     Settings(#[from] ExporterBuildError),
+    /// The environment asks for a protocol that is not spoken.
+    #[error("{0}={1}: traces are exported by {PROTOCOL} alone; a collector takes it at port 4318")]
+    Protocol(&'static str, String),
     /// There is no client to ask it with.
     #[error("failed to set up the client for the collector of traces: {0}")]
     Client(#[from] reqwest::Error),
@@ -58,8 +66,18 @@ impl Exporter {
         if is_off || !ENDPOINTS.iter().any(is_named) {
             return Ok(None);
         }
+        // The more special variable wins, as with endpoints.
+        if let Some((name, asked)) =
+            PROTOCOLS.iter().find_map(|name| Some((*name, std::env::var(name).ok().filter(|asked| !asked.is_empty())?)))
+            && asked != PROTOCOL
+        {
+            return Err(ExportError::Protocol(name, asked));
+        }
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-        let exporter = SpanExporter::builder().with_http().with_http_client(Collector { client, runtime: Handle::current() }).build()?;
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(Collector { client, runtime: Handle::current(), is_failing: AtomicBool::new(false) })
+            .build()?;
         // What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say wins.
         let own = [
             KeyValue::new("service.name", service),
@@ -103,13 +121,33 @@ impl Exporter {
 struct Collector {
     client: reqwest::Client,
     runtime: Handle,
+    is_failing: AtomicBool,
 }
 
 #[async_trait]
 impl HttpClient for Collector {
     async fn send_bytes(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
         let (client, request) = (self.client.clone(), request.map(reqwest::Body::from).try_into()?);
-        self.runtime.spawn(async move { send(&client, request).await }).await?
+        let answer = self.runtime.spawn(async move { send(&client, request).await }).await?;
+        self.tell(&answer);
+        answer
+    }
+}
+
+impl Collector {
+    /// A failure is told when it begins and when it ends: else it would come with every batch.
+    fn tell(&self, answer: &Result<http::Response<Bytes>, HttpError>) {
+        let said = match answer {
+            Ok(answer) if answer.status().is_success() => None,
+            Ok(answer) => Some(format!("it answers {}", answer.status())),
+            Err(error) => Some(error.to_string()),
+        };
+        match (said, self.is_failing.load(Ordering::Relaxed)) {
+            (Some(said), false) => tracing::warn!("spans don't reach the collector, and are lost until they do: {said}"),
+            (None, true) => tracing::info!("spans reach the collector again"),
+            (Some(_), true) | (None, false) => return,
+        }
+        self.is_failing.fetch_not(Ordering::Relaxed);
     }
 }
 

@@ -66,8 +66,12 @@ class Stage:
     async def end(self, what):
         """Ends something that goes on; a failure in it is a failure of the drill."""
         tasks = self.tasks.pop(what, [])
-        for task in tasks:
-            task.cancel()
+        running = set(tasks)
+        while running:
+            for task in running:
+                task.cancel()
+            # Before Python 3.12 wait_for forgets that it was cancelled where what it waits for comes at that moment.
+            _, running = await asyncio.wait(running, timeout=1.0)
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 self.wrong.append(f"what was to {what} broke: {result!r}")

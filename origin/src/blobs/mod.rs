@@ -54,7 +54,7 @@ pub(crate) enum BlobError {
     Missing(Digest),
     #[error("blob {0} could not be stored or read: {1}")]
     Storage(Digest, object_store::Error),
-    #[error("the bucket did not store or give blob {0}: {1}")]
+    #[error("the store of blobs did not store or give {0}: {1}")]
     Away(Digest, object_store::Error),
     #[error("the blobs could not be listed: {0}")]
     List(object_store::Error),

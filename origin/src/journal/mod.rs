@@ -197,6 +197,11 @@ impl Journal {
         self.ask(|reply| Job::Append { append, reply, until }).await
     }
 
+    /// Tells whether there is somebody who writes it.
+    pub(crate) fn is_written(&self) -> bool {
+        !self.jobs.is_closed()
+    }
+
     /// Waits until all is shown that the engine holds by now: what another origin appended before this was called.
     pub(crate) async fn catch_up(&self) -> Result<(), AppendError> {
         let late = |_| Err(AppendError::Away("it does not answer".to_owned()));

@@ -124,10 +124,14 @@ impl Writer {
                     Some(job) => Some(job),
                     None => return,
                 },
-                Some(news) = news.recv() => {
-                    self.hear(news);
-                    None
-                }
+                news = news.recv() => match news {
+                    Some(news) => {
+                        self.hear(news);
+                        None
+                    }
+                    // Who hears of other origins' events is gone, and with it all that they append.
+                    None => return,
+                },
                 () = tokio::time::sleep_until(wake) => None,
             };
             let mut next = job;
