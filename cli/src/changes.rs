@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// How often they are looked at.
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -20,19 +22,22 @@ pub(crate) struct Changes {
     read: Vec<Mark>,
     /// As they were when they were looked at last.
     last: Vec<Mark>,
+    /// When they are looked at next.
+    at: Instant,
 }
 
 impl Changes {
     /// Begins with the files as they are.
     pub(crate) fn of(files: Vec<PathBuf>) -> Self {
         let read = marks(&files);
-        Self { last: read.clone(), files, read }
+        Self { last: read.clone(), files, read, at: Instant::now() + EVERY }
     }
 
-    /// Waits until a file has changed.
+    /// Waits until a file has changed. Whoever stops to wait, and waits again, loses no time by that.
     pub(crate) async fn next(&mut self) {
         loop {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep_until(self.at).await;
+            self.at = Instant::now() + EVERY;
             if self.look() {
                 return;
             }
