@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::args::JournalCommand;
 use crate::context::Context;
 use crate::exit::{Done, Failure, Outcome};
+use crate::nodes::make_folder;
 use crate::say;
 
 /// Runs `atoll journal`.
@@ -22,6 +23,7 @@ pub(crate) async fn run(context: &Context, command: JournalCommand) -> Outcome {
 
 async fn export(context: &Context, file: &Path, json: bool) -> Outcome {
     let settings = context.settings()?;
+    make_folder(&settings.data)?;
     let progress = progress("exporting");
     // It has its name when it is whole, and nothing that was there is lost before.
     let fresh = file.with_extension("new");
@@ -44,6 +46,7 @@ async fn export(context: &Context, file: &Path, json: bool) -> Outcome {
 async fn import(context: &Context, file: &Path, json: bool) -> Outcome {
     let settings = context.settings()?;
     let opened = File::open(file).map_err(|error| Failure::typed(format!("failed to open {}: {error}", file.display())))?;
+    make_folder(&settings.data)?;
     let progress = progress("importing");
     let moved = origin::import_journal(&settings, &mut BufReader::new(opened), |done, all| tell(&progress, done, all)).await;
     let moved = moved.with_context(|| format!("failed to import {}", file.display()))?;

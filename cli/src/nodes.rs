@@ -114,7 +114,7 @@ impl Signals {
                     if node.is_whole() {
                         continue;
                     }
-                    return Err(Failure::failed("a task that this node can't do without has panicked, see above: it ends, to be started anew"));
+                    return Err(Failure::failed("a task that this node can't do without has ended or panicked, see above: so it ends itself, to be started anew"));
                 }
                 _ = alive.tick() => {
                     service::alive();

@@ -40,7 +40,7 @@ fn hasty(settings: &Settings) -> Option<String> {
     has_gone.then(|| {
         format!(
             "drain: an edge that is stopped goes on for {}, and clients keep its address for {} (ttl of zone {}): for the rest they \
-             find nobody there; make drain as long",
+             find nobody there; make drain as long, or ttl as short",
             shown(settings.drain),
             shown(longest.ttl),
             longest.name

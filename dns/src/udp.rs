@@ -36,7 +36,9 @@ pub(crate) async fn serve(socket: UdpSocket, view: Arc<ArcSwap<View>>, metrics: 
     }
     while let Some(ended) = loops.join_next().await {
         if let Err(error) = ended {
-            tracing::error!(%error, "failed to keep one of the UDP loops running");
+            // Whatever packet it was, it must not end the door for all others.
+            tracing::error!(%error, "one of the UDP loops broke, and another one takes its place");
+            loops.spawn(receive(Arc::clone(&door), 0, stop.clone()));
         }
     }
 }

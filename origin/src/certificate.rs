@@ -25,7 +25,7 @@ struct Shown(ArcSwap<Pair>);
 #[derive(Debug)]
 struct Pair {
     key: Arc<CertifiedKey>,
-    /// When the first certificate of the chain ends, in seconds since 1970.
+    /// When its own certificate ends, in seconds since 1970. Of those behind it in the chain clients may leave one out.
     until: i64,
 }
 
@@ -93,9 +93,10 @@ fn read(files: &TlsFiles) -> Result<Pair> {
         .collect::<Result<Vec<_>, _>>()
         .context("origin.tls.certificate is not PEM")?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).context("origin.tls.key is not a PEM key")?;
-    let ends = chain.iter().map(end_of).collect::<Result<Vec<_>>>().context("origin.tls.certificate is no X.509 certificate")?;
+    let own = chain.first().context("origin.tls.certificate has no certificate")?;
+    let until = end_of(own).context("origin.tls.certificate is no X.509 certificate")?;
     let key = CertifiedKey::from_der(chain, key, &default_provider()).context("origin.tls: the certificate and the key don't fit")?;
-    Ok(Pair { key: Arc::new(key), until: ends.into_iter().min().unwrap_or(i64::MAX) })
+    Ok(Pair { key: Arc::new(key), until })
 }
 
 /// Returns when a certificate ends (RFC 5280, 4.1.2.5).

@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     LostHistory(String),
     /// `If-Match` did not.
     Precondition(String),
+    /// What was announced did not come in time.
+    Late(String),
     /// Over a limit.
     TooLarge(String),
     /// The configuration has complaints.
@@ -91,6 +93,7 @@ impl Fault {
             Self::OnlyRead(_) => "The method is not allowed here",
             Self::NeedsSnapshot(_) | Self::LostHistory(_) => "A snapshot is needed",
             Self::Precondition(_) => "The precondition does not hold",
+            Self::Late(_) => "It came too slowly",
             Self::TooLarge(_) => "It is too large",
             Self::Complaints(_) => "The configuration is wrong",
             Self::Reused(_) => "The key was used for something else",
@@ -136,6 +139,7 @@ impl fmt::Display for Fault {
             | Self::NeedsSnapshot(said)
             | Self::LostHistory(said)
             | Self::Precondition(said)
+            | Self::Late(said)
             | Self::TooLarge(said)
             | Self::Reused(said)
             | Self::Gone(said)
@@ -174,6 +178,7 @@ impl ResponseError for Fault {
             Self::Conflict(_) | Self::StillNeeded(_) | Self::NeedsSnapshot(_) | Self::LostHistory(_) => StatusCode::CONFLICT,
             Self::OnlyRead(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Precondition(_) => StatusCode::PRECONDITION_FAILED,
+            Self::Late(_) => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Complaints(_) | Self::Reused(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Gone(_) => StatusCode::GONE,

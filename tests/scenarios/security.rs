@@ -8,6 +8,8 @@ use edge::Edge;
 use harness::{PATIENCE, Town, eventually, raw};
 use origin::Origin;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use wire::Secret;
 
 /// A certificate authority of our own and a certificate for `localhost`, as PEM files in `folder`.
@@ -107,6 +109,35 @@ async fn a_feed_ends_when_its_token_is_revoked() -> Result<()> {
     // An answer is there when its last byte is.
     let seen = tokio::time::timeout(PATIENCE, feed).await???.with_status(200)?;
     assert!(!seen.text().contains(&id), "it saw the event that ended it: {}", seen.text());
+    town.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_revoked_while_its_call_comes_in_does_nothing() -> Result<()> {
+    let town = Town::plan().start().await?;
+    let control = town.control()?;
+    let (id, thief) = control.issue(&["admin"]).await?;
+    let body = r#"{"can":["admin"]}"#;
+    let mut connection = TcpStream::connect(town.origin_address()?).await?;
+    let (first, rest) = body.split_at(5);
+    let head = format!(
+        "POST /v1/tokens HTTP/1.1\r\nHost: origin.test\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{first}",
+        thief.token(),
+        body.len()
+    );
+    connection.write_all(head.as_bytes()).await?;
+    // Whether it was let in by then or is asked for its token behind this: it is revoked.
+    control.send("DELETE", &format!("/v1/tokens/{id}"), &[], "").await?.with_status(204)?;
+    let before = control.head().await?;
+
+    connection.write_all(rest.as_bytes()).await?;
+    let mut answer = vec![0; 4096];
+    let read = tokio::time::timeout(PATIENCE, connection.read(&mut answer)).await??;
+
+    let answer = String::from_utf8_lossy(answer.get(..read).unwrap_or_default()).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert_eq!(control.head().await?, before, "nothing was issued");
     town.stop().await;
     Ok(())
 }

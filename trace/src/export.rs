@@ -140,7 +140,7 @@ impl Collector {
         let said = match answer {
             Ok(answer) if answer.status().is_success() => None,
             Ok(answer) => Some(format!("it answers {}", answer.status())),
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(causes(error.as_ref())),
         };
         match (said, self.is_failing.load(Ordering::Relaxed)) {
             (Some(said), false) => tracing::warn!("spans don't reach the collector, and are lost until they do: {said}"),
@@ -152,9 +152,10 @@ impl Collector {
 }
 
 async fn send(client: &reqwest::Client, request: reqwest::Request) -> Result<http::Response<Bytes>, HttpError> {
-    let mut answer = client.execute(request).await?;
+    // There may be a password in the URL.
+    let mut answer = client.execute(request).await.map_err(reqwest::Error::without_url)?;
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
+    while let Some(chunk) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
         if body.len() + chunk.len() > ANSWER_MOST {
             return Err("the collector's answer is too long".into());
         }
@@ -164,4 +165,15 @@ async fn send(client: &reqwest::Client, request: reqwest::Request) -> Result<htt
     *response.status_mut() = answer.status();
     *response.headers_mut() = answer.headers().clone();
     Ok(response)
+}
+
+/// An error with all its causes.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        said = format!("{said}: {error}");
+        cause = error.source();
+    }
+    said
 }

@@ -7,6 +7,8 @@ import ssl
 from .line import Failed, Line
 
 PATIENCE = 15.0
+# All of them are on this machine.
+CONNECT = 1.0
 
 
 class Refusal(Failed):
@@ -38,7 +40,17 @@ class Origin:
         question = "\r\n".join([*lines, "", ""]).encode() + content
         while self.free and self.free[-1].is_closed:
             self.free.pop()
-        line = self.free.pop() if self.free else await Line.open(self.address, 7070, 3.0, self.tls, self.name)
+        if self.free:
+            try:
+                return await self.ask(self.free.pop(), question, patience)
+            except Failed:
+                # An origin that was killed ends what is open without a word. All of it is as old, and is not tried one by one.
+                self.close()
+                if method != "GET" and key is None:
+                    raise
+        return await self.ask(await Line.open(self.address, 7070, CONNECT, self.tls, self.name), question, patience)
+
+    async def ask(self, line, question, patience):
         try:
             answer = await line.ask(question, patience)
         except BaseException:

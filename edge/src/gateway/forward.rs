@@ -7,11 +7,10 @@ use config::{Route, Upstream};
 use http::header::{CONTENT_LENGTH, EXPECT, FORWARDED, HOST, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
-use wire::Target;
+use wire::{Host, Target};
 
 use super::key::Scheme;
 use super::position::MIN_POSITION;
-use super::upstream::host_for;
 use crate::normalise::Ask;
 use crate::rules::{cookies, fields};
 
@@ -76,19 +75,23 @@ pub(crate) fn upstream_headers(ask: &Ask, client: &Client, route: &Route, upstre
         headers.remove(CONTENT_LENGTH);
     }
     headers.remove(EXPECT);
-    if let Some(host) = host_for(upstream, &ask.host) {
-        headers.insert(HOST, host);
-    }
+    let public = public_host(upstream, &ask.host);
+    set(&mut headers, HOST, upstream.host.as_deref().unwrap_or(public));
     headers.append(VIA, HeaderValue::from_static("1.1 atoll"));
     headers.append(CDN_LOOP, HeaderValue::from_static("atoll"));
     let chain = client.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let forwarded =
-        client.addresses.iter().map(|address| forwarded(*address, client.scheme, ask.host.as_str())).collect::<Vec<_>>().join(", ");
+    let forwarded = client.addresses.iter().map(|address| forwarded(*address, client.scheme, public)).collect::<Vec<_>>().join(", ");
     set(&mut headers, X_FORWARDED_FOR, &chain);
     set(&mut headers, X_FORWARDED_PROTO, client.scheme.as_str());
-    set(&mut headers, X_FORWARDED_HOST, ask.host.as_str());
+    set(&mut headers, X_FORWARDED_HOST, public);
     set(&mut headers, FORWARDED, &forwarded);
     headers
+}
+
+/// The host as readers know it: the key's, with the port that it has in the upstream's own `host`, where that is of the same name.
+fn public_host<'a>(upstream: &'a Upstream, host: &'a Host) -> &'a str {
+    let own = upstream.host.as_deref().filter(|own| Host::of_authority(own).is_ok_and(|named| named == *host));
+    own.unwrap_or(host.as_str())
 }
 
 /// RFC 7239, 4 and 6: an IPv6 address and a host with a port are quoted.
@@ -178,6 +181,13 @@ mod tests {
         ];
         for (name, value) in expected {
             assert_eq!(sent.get(name).unwrap(), value, "{name}");
+        }
+        // A port that readers need is the upstream's to know; another name is between it and the edge.
+        for (own, public) in [("h:8443", "h:8443"), ("api.internal:81", "h")] {
+            let sent = upstream_headers(&ask, &client, &route, &Upstream { host: Some(own.to_owned()), ..upstream.clone() });
+            for (name, value) in [("host", own), ("x-forwarded-host", public)] {
+                assert_eq!(sent.get(name).unwrap(), value, "{own}: {name}");
+            }
         }
     }
 

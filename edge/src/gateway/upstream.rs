@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use config::Upstream;
 use futures_util::{TryStreamExt as _, stream};
+use http::header::CONNECTION;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -21,7 +22,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 use tracing::{Instrument as _, field};
-use wire::{Host, Target, UpstreamName};
+use wire::{Target, UpstreamName};
 
 use super::health::Health;
 use super::lookup::Trouble;
@@ -31,6 +32,9 @@ use crate::refuse::Refusal;
 
 /// Fields of an upstream's response.
 const FIELDS_MOST: usize = 256;
+
+/// Within this a kept connection that was closing says so: one that ends later had taken the request, and may have worked on it.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// Idle connections that are kept per server.
 const IDLE: usize = 64;
@@ -166,7 +170,10 @@ impl Upstreams {
                 Ok(answer) if is_first && says_closing(&answer) => {}
                 Err(Failure::Closing | Failure::Other(Refusal::UpstreamFailed)) if left > 0 => left -= 1,
                 Ok(answer) => break Ok(answer),
-                Err(Failure::Closing) => break Err(Refusal::UpstreamFailed),
+                Err(Failure::Closing) => {
+                    tracing::warn!(upstream = %upstream.name, "an upstream closed a kept connection instead of an answer");
+                    break Err(Refusal::UpstreamFailed);
+                }
                 Err(Failure::Other(refusal)) => break Err(refusal),
             }
             is_first = false;
@@ -186,7 +193,8 @@ impl Upstreams {
     async fn attempt(&self, upstream: &Upstream, attempt: Attempt<'_>) -> Result<Answer, Failure> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let server = upstream.servers.get(turn % upstream.servers.len().max(1)).ok_or(Refusal::UpstreamFailed)?;
-        let moved = Arc::new(Mutex::new(Instant::now()));
+        let begun = Instant::now();
+        let moved = Arc::new(Mutex::new(begun));
         let mut request = http::Request::new(box_body(attempt.body.map(|body| noting(body, Arc::clone(&moved)))));
         *request.method_mut() = attempt.method;
         *request.uri_mut() = uri(server, attempt.target).ok_or(Refusal::UpstreamFailed)?;
@@ -199,7 +207,7 @@ impl Upstreams {
         });
         let answer = patiently(self.client(upstream).request(request), &moved, upstream.timeout).await?;
         let mut answer = answer.map_err(|error| {
-            if was_closing(&error) {
+            if begun.elapsed() < CLOSING && was_closing(&error) {
                 tracing::debug!(upstream = %upstream.name, %server, error = %Chain(&error), "a kept connection was closing");
                 return Failure::Closing;
             }
@@ -282,7 +290,8 @@ fn was_closing(error: &hyper_util::client::legacy::Error) -> bool {
 
 /// Tells whether an upstream said of a kept connection that it had waited long enough, as the request came (RFC 9110, 15.5.9).
 fn says_closing(answer: &Answer) -> bool {
-    answer.status == StatusCode::REQUEST_TIMEOUT && answer.on_wire.as_ref().is_some_and(BodyBytes::is_reused)
+    let closes = answer.headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+    answer.status == StatusCode::REQUEST_TIMEOUT && closes && answer.on_wire.as_ref().is_some_and(BodyBytes::is_reused)
 }
 
 /// Tells whether it was the request's body that failed.
@@ -347,11 +356,6 @@ fn read_body(body: Incoming, patience: Duration) -> ByteStream {
     });
     // Trailers come out as empty chunks, which would end a chunked body early.
     Box::pin(bytes.try_filter(|chunk| std::future::ready(!chunk.is_empty())))
-}
-
-/// Returns the Host for an upstream: its own, or the request's as the key has it.
-pub(crate) fn host_for(upstream: &Upstream, host: &Host) -> Option<HeaderValue> {
-    HeaderValue::from_str(upstream.host.as_deref().unwrap_or(host.as_str())).ok()
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ pub(super) async fn invalidate(core: Shared, request: HttpRequest, body: web::Pa
 async fn answer(core: Shared, request: HttpRequest, body: web::Payload, mode: Mode) -> Result<HttpResponse, Refusal> {
     let caller = auth::caller_by(&core, &request, KEY).await?;
     let owner = dialect::owner(&caller, &core.network(), dialect::part(&request, "zone"))?;
-    let asked = read(&read_whole(&core, &request, body, PURGE_MOST).await?, owner, mode)?;
+    let asked = read(&read_whole(&core, &caller, &request, body, PURGE_MOST).await?, owner, mode)?;
     let receipt = dialect::purge(&core, &caller, &request, asked).await?;
     let result = json!({ "id": receipt.position.to_string() });
     Ok(dialect::accepted(&receipt).json(envelope(&result, &messages(&receipt))))

@@ -16,7 +16,7 @@ use crate::fault::Fault;
 pub(super) async fn put(core: Shared, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request).await?;
     caller.must(&Grant::Config)?;
-    let body = read_whole(&core, &request, body, JSON_MOST).await?;
+    let body = read_whole(&core, &caller, &request, body, JSON_MOST).await?;
     core.know_all().await?;
     let network = read(&request, &body)?;
     ::config::Network::from_json(&network).map_err(Fault::Complaints)?;

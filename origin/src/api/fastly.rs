@@ -78,7 +78,7 @@ pub(super) async fn purge_key(core: Shared, request: HttpRequest) -> Result<Http
 #[utoipa::path(post, path = "/service/{id}/purge", request_body(content = Object), params(("id" = String, Path)), responses((status = 200, body = Object)))]
 pub(super) async fn purge_keys(core: Shared, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Refusal> {
     let (caller, owner) = who(&core, &request).await?;
-    let tags = keys(request.headers(), &read_whole(&core, &request, body, PURGE_MOST).await?)?;
+    let tags = keys(request.headers(), &read_whole(&core, &caller, &request, body, PURGE_MOST).await?)?;
     let asked = PurgeRequest { owner, tags: tags.clone(), mode: mode(request.headers()), ..PurgeRequest::default() };
     let receipt = dialect::purge(&core, &caller, &request, asked).await?;
     let ids: BTreeMap<_, _> = tags.into_iter().map(|tag| (tag, id(&receipt))).collect();

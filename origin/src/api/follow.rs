@@ -42,7 +42,7 @@ pub(super) async fn feed(core: Shared, request: HttpRequest, query: web::Query<A
 #[utoipa::path(post, path = "/v1/ack", request_body = Ack, responses((status = 200, body = AckAnswer)))]
 pub(super) async fn ack(core: Shared, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request).await?;
-    let said: Ack = read_json(&core, &request, body).await?;
+    let said: Ack = read_json(&core, &caller, &request, body).await?;
     caller.must(&Grant::Follow(Some(said.role), Some(said.follower.clone())))?;
     let answer = core.ack(said, caller.id).await?;
     core.metrics.acks.inc();
@@ -56,7 +56,7 @@ pub(super) async fn ack(core: Shared, request: HttpRequest, body: web::Payload) 
 #[utoipa::path(post, path = "/v1/questions/{id}", params(("id" = u64, Path)), request_body = QuestionAnswer, responses((status = 204), (status = 404, body = wire::Problem)))]
 pub(super) async fn answer(core: Shared, request: HttpRequest, path: web::Path<u64>, body: web::Payload) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request).await?;
-    let said: QuestionAnswer = read_json(&core, &request, body).await?;
+    let said: QuestionAnswer = read_json(&core, &caller, &request, body).await?;
     caller.must(&Grant::Follow(Some(Role::Edge), Some(said.follower.clone())))?;
     core.questions.answer(*path, &said)?;
     Ok(HttpResponse::NoContent().finish())

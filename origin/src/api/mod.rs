@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::SemaphorePermit;
 use wire::{Digest, IdempotencyKey};
 
+use crate::auth::{self, Caller};
 use crate::core::Core;
 use crate::fault::Fault;
 
@@ -44,7 +45,7 @@ const MANIFEST_MOST: usize = 64 << 20;
 const LARGE: usize = 1 << 20;
 
 /// How long a body may take until it is known for a large one, and how long the rest of that.
-const WITHIN: Duration = Duration::from_secs(30);
+const WITHIN: Duration = Duration::from_secs(60);
 const LARGE_WITHIN: Duration = Duration::from_secs(120);
 
 pub(crate) use observed::observed;
@@ -147,14 +148,25 @@ impl Deref for Whole<'_> {
 }
 
 /// Reads what a body of ordinary size says.
-async fn read_json<T: DeserializeOwned>(core: &Core, request: &HttpRequest, body: web::Payload) -> Result<T, Fault> {
-    serde_json::from_slice(&read_whole(core, request, body, JSON_MOST).await?).map_err(Fault::unreadable)
+async fn read_json<T: DeserializeOwned>(core: &Core, caller: &Caller, request: &HttpRequest, body: web::Payload) -> Result<T, Fault> {
+    serde_json::from_slice(&read_whole(core, caller, request, body, JSON_MOST).await?).map_err(Fault::unreadable)
 }
 
 /// Reads a body of at most so many bytes; one that is announced as longer is refused before it is read. It has to come within
 /// a time; a large one waits for its turn before its rest is read. Who sends it is known by then: no call takes a body of its
-/// own accord, which would be read before it is asked whose it is.
-async fn read_whole<'a>(core: &'a Core, request: &HttpRequest, mut body: web::Payload, most: usize) -> Result<Whole<'a>, Fault> {
+/// own accord, which would be read before it is asked whose it is. A token that was revoked while it came is refused.
+async fn read_whole<'a>(
+    core: &'a Core,
+    caller: &Caller,
+    request: &HttpRequest,
+    body: web::Payload,
+    most: usize,
+) -> Result<Whole<'a>, Fault> {
+    let whole = read_bytes(core, request, body, most).await?;
+    if auth::is_in_force(core, &caller.hash) { Ok(whole) } else { Err(Fault::UnknownToken) }
+}
+
+async fn read_bytes<'a>(core: &'a Core, request: &HttpRequest, mut body: web::Payload, most: usize) -> Result<Whole<'a>, Fault> {
     let too_large = || Fault::TooLarge(format!("the body has more than the {most} bytes that are allowed"));
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > most) {
@@ -183,7 +195,7 @@ async fn read_up_to(body: &mut web::Payload, whole: &mut BytesMut, most: usize, 
         }
         Ok(false)
     };
-    let late = |_| Fault::bad(format!("the body did not come within {} s", within.as_secs()));
+    let late = |_| Fault::Late(format!("the body did not come within {} s", within.as_secs()));
     tokio::time::timeout(within, read).await.map_err(late)?
 }
 

@@ -41,7 +41,7 @@ pub(crate) async fn observed<B: MessageBody>(
     if matches!(answered.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         let request = answered.request();
         let client = request.peer_addr().map(|peer| peer.ip().to_string()).unwrap_or_default();
-        tracing::info!(client, method = %request.method(), path = request.path(), status = answered.status().as_u16(), "a call was refused");
+        tracing::info!(client, method = %request.method(), call = request.match_pattern().unwrap_or_else(|| "unknown".to_owned()), status = answered.status().as_u16(), "a call was refused");
     }
     Ok(answered)
 }

@@ -25,7 +25,8 @@ pub(super) async fn begin(core: Shared, request: HttpRequest, path: web::Path<St
     core.know_all().await?;
     let site: SiteName = name(&path)?;
     caller.must(&Grant::Publish(Some(site.clone())))?;
-    let manifest: Manifest = serde_json::from_slice(&read_whole(&core, &request, body, MANIFEST_MOST).await?).map_err(Fault::bad)?;
+    let manifest: Manifest =
+        serde_json::from_slice(&read_whole(&core, &caller, &request, body, MANIFEST_MOST).await?).map_err(Fault::bad)?;
     let network = core.network();
     let settings = network.sites.get(&site).ok_or_else(|| decide::unknown_site(&network, &site))?;
     let manifest = decide::manifest(manifest, settings)?;
@@ -177,7 +178,7 @@ pub(super) async fn move_alias(
     let (site, alias): (SiteName, Alias) = (name(&path.0)?, name(&path.1)?);
     caller.must(&Grant::Publish(Some(site.clone())))?;
     let if_match = if_match_digest(request.headers())?;
-    let body: AliasMove = read_json(&core, &request, body).await?;
+    let body: AliasMove = read_json(&core, &caller, &request, body).await?;
     core.know_all().await?;
     let moved = decide::move_alias(&core.journal.state(), &site, &alias, &body, if_match.as_ref())?;
     let (previous, position) = match moved {

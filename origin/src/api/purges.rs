@@ -51,7 +51,8 @@ pub(super) const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
 pub(super) async fn purge(core: Shared, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request).await?;
     let key = idempotency_key(request.headers())?;
-    let body: PurgeRequest = serde_json::from_slice(&read_whole(&core, &request, body, PURGE_MOST).await?).map_err(Fault::unreadable)?;
+    let body: PurgeRequest =
+        serde_json::from_slice(&read_whole(&core, &caller, &request, body, PURGE_MOST).await?).map_err(Fault::unreadable)?;
     if body.dry_run {
         may_purge(&caller, &body, key.as_ref())?;
         let plan = plan(&core, &caller, &body).await?;

@@ -19,7 +19,7 @@ const MOST: usize = 10_000;
 pub(super) async fn issue(core: Shared, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request).await?;
     caller.must(&Grant::Admin)?;
-    let TokenRequest { name, can, purge_rate } = read_json(&core, &request, body).await?;
+    let TokenRequest { name, can, purge_rate } = read_json(&core, &caller, &request, body).await?;
     core.know_all().await?;
     if can.is_empty() {
         return Err(Fault::bad("a token that may do nothing is of no use: give it at least one scope in `can`"));

@@ -130,7 +130,10 @@ impl Writer {
                         None
                     }
                     // Who hears of other origins' events is gone, and with it all that they append.
-                    None => return,
+                    None => {
+                        self.give_up();
+                        return;
+                    }
                 },
                 () = tokio::time::sleep_until(wake) => None,
             };
@@ -138,8 +141,7 @@ impl Writer {
             while let Some(job) = next {
                 if let Job::Stop(reply) = job {
                     self.work().await;
-                    let in_flight = self.flight.as_ref().map_or(0, |batch| batch.verdicts.len());
-                    self.asks.give_up(in_flight);
+                    self.give_up();
                     let _ = reply.send(Ok(()));
                     return;
                 }
@@ -148,6 +150,12 @@ impl Writer {
             }
             self.work().await;
         }
+    }
+
+    /// Nothing more is written: what is on its way may have been.
+    fn give_up(&mut self) {
+        let in_flight = self.flight.as_ref().map_or(0, |batch| batch.verdicts.len());
+        self.asks.give_up(in_flight);
     }
 
     /// When there is something to do though nothing happens.
