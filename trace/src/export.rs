@@ -1,5 +1,6 @@
 //! Sends spans to a collector by OTLP over HTTP, in batches and behind the requests.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -140,7 +141,10 @@ impl Collector {
         let said = match answer {
             Ok(answer) if answer.status().is_success() => None,
             Ok(answer) => Some(format!("it answers {}", answer.status())),
-            Err(error) => Some(causes(error.as_ref())),
+            // What is around the first cause says no more than that something was sent.
+            Err(error) => {
+                std::iter::successors(Some(error.as_ref() as &dyn Error), |error| (*error).source()).last().map(ToString::to_string)
+            }
         };
         match (said, self.is_failing.load(Ordering::Relaxed)) {
             (Some(said), false) => tracing::warn!("spans don't reach the collector, and are lost until they do: {said}"),
@@ -165,15 +169,4 @@ async fn send(client: &reqwest::Client, request: reqwest::Request) -> Result<htt
     *response.status_mut() = answer.status();
     *response.headers_mut() = answer.headers().clone();
     Ok(response)
-}
-
-/// An error with all its causes.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        said = format!("{said}: {error}");
-        cause = error.source();
-    }
-    said
 }
