@@ -78,3 +78,25 @@ impl std::str::FromStr for ServerUrl {
         Ok(Self(format!("http://{authority}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Network;
+
+    #[test]
+    fn an_upstreams_own_host_may_have_a_port_and_is_in_lower_case() {
+        let read = |host: &str| {
+            let network =
+                Network::from_json(&serde_json::json!({ "upstreams": { "u": { "servers": ["http://127.0.0.1:1"], "host": host } } }));
+            network.ok().and_then(|network| network.upstreams.into_values().next()?.host)
+        };
+        for (text, host) in
+            [("API.internal", "api.internal"), ("Api.test:8443", "api.test:8443"), ("[::1]", "[::1]"), ("[::1]:81", "[::1]:81")]
+        {
+            assert_eq!(read(text).as_deref(), Some(host), "{text}");
+        }
+        for bad in ["", "a:0", "a:65536", "a:", "u@a", "http://a", "a/b", "a b"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+}

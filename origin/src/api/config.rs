@@ -5,7 +5,7 @@ use std::path::Path;
 use actix_web::{HttpRequest, HttpResponse, web};
 use wire::{ApplyAnswer, ConfigVersion, Fact, Grant};
 
-use super::{JSON_MOST, Shared, if_match, read_whole};
+use super::{BODY_MOST, Shared, if_match, read_whole};
 use crate::auth;
 use crate::core::Core;
 use crate::fault::Fault;
@@ -16,7 +16,7 @@ use crate::fault::Fault;
 pub(super) async fn put(core: Shared, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, Fault> {
     let caller = auth::caller(&core, &request).await?;
     caller.must(&Grant::Config)?;
-    let body = read_whole(&core, &caller, &request, body, JSON_MOST).await?;
+    let body = read_whole(&core, &caller, &request, body, BODY_MOST).await?;
     core.know_all().await?;
     let network = read(&request, &body)?;
     ::config::Network::from_json(&network).map_err(Fault::Complaints)?;

@@ -33,7 +33,7 @@ use crate::core::Core;
 use crate::fault::Fault;
 
 /// A body of a request, other than a manifest or a purge.
-const JSON_MOST: usize = 1 << 20;
+const BODY_MOST: usize = 1 << 20;
 
 /// A purge of as many URLs as are allowed, each with as long a target as an edge reads (8 KiB), its scheme and its host.
 const PURGE_MOST: usize = 10 << 20;
@@ -149,7 +149,7 @@ impl Deref for Whole<'_> {
 
 /// Reads what a body of ordinary size says.
 async fn read_json<T: DeserializeOwned>(core: &Core, caller: &Caller, request: &HttpRequest, body: web::Payload) -> Result<T, Fault> {
-    serde_json::from_slice(&read_whole(core, caller, request, body, JSON_MOST).await?).map_err(Fault::unreadable)
+    serde_json::from_slice(&read_whole(core, caller, request, body, BODY_MOST).await?).map_err(Fault::unreadable)
 }
 
 /// Reads a body of at most so many bytes; one that is announced as longer is refused before it is read. It has to come within
